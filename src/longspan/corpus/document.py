@@ -1,0 +1,58 @@
+"""A document and its passages: exact spans of one text."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and where it came from.
+
+    `text` is what every offset refers to: the decoded file itself for text formats (line ends untouched), the
+    converted text for PDF, DOCX, EPUB and HTML. `id` is the hash of the source's bytes (and of the conversion's
+    version), `kind` one of "text", "markdown", "code", "html". `page_starts` holds the offset at which each page
+    begins, empty where the format has no pages.
+    """
+
+    id: str
+    name: str
+    text: str
+    kind: str = "text"
+    page_starts: tuple[int, ...] = ()
+
+    @cached_property
+    def line_starts(self) -> list[int]:
+        """Offsets of line beginnings; lines end at \\n, \\r\\n or \\r."""
+        return [0, *(end.end() for end in _LINE_END.finditer(self.text))]
+
+    def line_of(self, offset: int) -> int:
+        """The 1-based number of the line in which the character at `offset` stands."""
+        return bisect_right(self.line_starts, offset)
+
+    def page_of(self, offset: int) -> int | None:
+        """The 1-based page of `offset`, or None where there are no pages."""
+        return bisect_right(self.page_starts, offset) or None if self.page_starts else None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A span `text[start:end]` of a document, cut at structure, within a token budget.
+
+    `tokens` is its length by the reader model's tokenizer; `heading` the heading path above it ("" where none), so
+    that a passage can be found by the section it stands in.
+    """
+
+    document: str
+    start: int
+    end: int
+    line_start: int
+    line_end: int
+    tokens: int
+    heading: str = ""
+    page: int | None = None

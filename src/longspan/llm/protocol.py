@@ -1,0 +1,73 @@
+"""The one protocol for everything that answers: `await llm.chat(messages) -> Completion`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict, runtime_checkable
+
+from longspan.trace import Usage
+
+
+class Message(TypedDict):
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. `temperature` 0 is greedy; the other limits apply only when sampling.
+
+    `top_k` 0, `top_p` 1 and `min_p` 0 are off. The same `seed` gives the same text on the same machine.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came back. `finish_reason` is "stop" (end of turn or a stop string) or "length".
+
+    `logprobs`, where asked for, holds the natural-log probability of each generated token.
+    """
+
+    text: str
+    usage: Usage
+    finish_reason: str
+    logprobs: tuple[float, ...] | None = None
+
+
+class LLM(Protocol):
+    """A model that chats. `window` is in tokens; `effective_window` is how much of it is known to be used well."""
+
+    name: str
+    window: int
+    effective_window: int
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        sampling: Sampling = ...,
+        stop: Sequence[str] = (),
+        schema: dict[str, Any] | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Completion:
+        """Answer the conversation. `schema` (JSON schema) is enforced; `on_text` receives text as it is made."""
+        ...
+
+    def count_tokens(self, text: str) -> int: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """An LLM that can also say how likely a continuation is: what a local model can and most endpoints cannot."""
+
+    async def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
+        """For each (context, continuation): the log probability (nats) of each continuation token."""
+        ...
