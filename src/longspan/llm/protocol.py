@@ -42,11 +42,18 @@ class Completion:
 
 
 class LLM(Protocol):
-    """A model that chats. `window` is in tokens; `effective_window` is how much of it is known to be used well."""
+    """A model that chats.
+
+    `window` is in tokens; `effective_window` is how much of it is known to be used well. `reader` is the way of reading
+    that suits the model: "generate" (it writes answers) or "extract" (it chooses quotes). `tokenizer_name` tells apart
+    tokenizers that count differently.
+    """
 
     name: str
     window: int
     effective_window: int
+    reader: str
+    tokenizer_name: str
 
     async def chat(
         self,
@@ -62,6 +69,10 @@ class LLM(Protocol):
         ...
 
     def count_tokens(self, text: str) -> int: ...
+
+    def count_batch(self, texts: list[str]) -> list[int]:
+        """The token count of each text, faster than one by one."""
+        ...
 
 
 @runtime_checkable

@@ -1,0 +1,416 @@
+"""One index over a corpus: full text (BM25) and vectors in LanceDB, fused by reciprocal rank.
+
+The index of a set of sources lives in a folder of the user's cache and follows the sources: documents are known by
+their content, so only what is new is cut into passages and added, and what is gone is deleted. One process writes at a
+time (a file lock); readers need no lock. A damaged index is made again.
+
+Vectors are lazy. Full text is ready within seconds per megabyte, embedding takes a hundred times as long, and BM25 has
+the right passage among its first 50 nearly always (`docs/results/ask.json`); so a question embeds only the passages
+that BM25 proposes, and keeps their vectors. A corpus small enough to embed within `EAGER_SECONDS` is embedded whole at
+the first question that is asked after its first answer, and so is any corpus by `longspan index build --vectors`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longspan.corpus import Corpus, Document, Passage, passages
+from longspan.errors import LongspanError
+from longspan.paths import cache_home
+from longspan.retrieval.encoder import Encoder, Vectors
+
+CountTokens = Callable[[list[str]], list[int]]
+Progress = Callable[[str, int, int], None]
+
+FORMAT = 1  # of the stored index; another number means: make it again
+PASSAGE_TOKENS = 256
+CANDIDATES = 64  # taken from each of BM25 and vectors
+RRF_K = 60  # Cormack et al. 2009, the constant of reciprocal rank fusion
+FLUSH_CHARACTERS = 8_000_000  # passages are written in batches of about this much text
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage found for a question. `score` is the fused one; `bm25` and `cosine` are None where not scored."""
+
+    passage: Passage
+    score: float
+    bm25: float | None
+    cosine: float | None
+
+
+def indexes_home() -> Path:
+    return cache_home() / "indexes"
+
+
+@dataclass
+class Index:
+    """The index of one corpus. Make it with `Index.open`."""
+
+    folder: Path
+    corpus: Corpus
+    count_tokens: CountTokens
+    encoder: Encoder
+    budget: int = PASSAGE_TOKENS
+    progress: Progress | None = None
+    _db: Any = field(default=None, repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        corpus: Corpus,
+        count_tokens: CountTokens,
+        *,
+        tokenizer: str,
+        encoder: Encoder | None = None,
+        budget: int = PASSAGE_TOKENS,
+        progress: Progress | None = None,
+    ) -> Index:
+        """Open the corpus's index and bring it up to date; make it where there is none or it is damaged.
+
+        `tokenizer` names the tokenizer behind `count_tokens`: passages cut by another one are another index.
+        """
+        key = hashlib.sha256(json.dumps([corpus.key, tokenizer, budget]).encode("utf-8", "surrogatepass")).hexdigest()
+        index = cls(indexes_home() / key[:16], corpus, count_tokens, encoder or Encoder(), budget, progress)
+        index._guard(index._update)
+        return index
+
+    # -- keeping the index -------------------------------------------------------------------------------------
+
+    def _guard(self, work: Callable[[], Any]) -> Any:
+        """Run `work`; when the stored index turns out to be damaged, make it again and run `work` once more."""
+        try:
+            return work()
+        except (LongspanError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # noqa: BLE001 - LanceDB raises many kinds for a damaged store
+            _raise_if_full(error, self.folder)
+            with self._lock():
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self._db = None
+        try:
+            self._update()
+            return work()
+        except (LongspanError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            _raise_if_full(error, self.folder)
+            raise LongspanError(
+                f"The index in {self.folder} cannot be used or made again ({error}); "
+                "remove it with `longspan index drop` and try once more."
+            ) from error
+
+    def _lock(self) -> Any:
+        from filelock import FileLock
+
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LongspanError(
+                f"Cannot make the index folder {self.folder.parent}: {error.strerror or error}; "
+                "set LONGSPAN_CACHE to a folder that can be written."
+            ) from error
+        return FileLock(self.folder.with_suffix(".lock"))
+
+    def _connect(self) -> Any:
+        import lancedb
+
+        if self._db is None:
+            self._db = lancedb.connect(self.folder)
+        return self._db
+
+    def _table(self, name: str) -> Any:
+        """The named table, made if need be."""
+        import pyarrow as pa
+
+        schemas = {
+            "documents": [("document", pa.string()), ("name", pa.string()), ("passages", pa.int64())],
+            "passages": [
+                ("key", pa.string()),
+                ("document", pa.string()),
+                ("start", pa.int64()),
+                ("end", pa.int64()),
+                ("line_start", pa.int64()),
+                ("line_end", pa.int64()),
+                ("tokens", pa.int32()),
+                ("page", pa.int32()),
+                ("heading", pa.string()),
+                ("text", pa.string()),
+            ],
+            "vectors": [("key", pa.string()), ("document", pa.string()), ("vector", pa.list_(pa.float32(), 384))],
+        }
+        return self._connect().create_table(name, schema=pa.schema(schemas[name]), exist_ok=True)
+
+    def _update(self) -> None:
+        wanted = {entry.id: entry for entry in self.corpus.entries}
+        with self._lock():
+            if not (self.folder / "about.json").exists() or _about(self.folder).get("format") != FORMAT:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self._db = None
+                self.folder.mkdir(parents=True)
+            documents, table = self._table("documents"), self._table("passages")
+            have = set(documents.search().select(["document"]).limit(None).to_arrow()["document"].to_pylist())
+            gone = sorted(have - wanted.keys())
+            missing = [key for key in wanted if key not in have]
+            if gone:
+                for name in ("documents", "passages", "vectors"):
+                    _delete(self._table(name), gone)
+            if missing:
+                if table.count_rows():
+                    _delete(table, missing)  # what a run that was killed half-way left of them
+                self._add(missing, documents, table)
+            if gone or missing or not table.list_indices():
+                self._tell("indexing words", 0, 0)
+                if table.list_indices():
+                    table.optimize(cleanup_older_than=timedelta(hours=1))
+                elif table.count_rows():
+                    _index_words(table)
+            about = {
+                "format": FORMAT,
+                "sources": [source.encode("utf-8", "replace").decode() for source in self.corpus.sources],
+                "documents": len(wanted),
+                "passages": table.count_rows(),
+                "used": time.time(),
+            }
+            (self.folder / "about.json").write_text(json.dumps(about))
+
+    def _add(self, keys: Sequence[str], documents: Any, table: Any) -> None:
+        rows: list[dict[str, Any]] = []
+        finished: list[dict[str, Any]] = []
+        characters = 0
+
+        def flush() -> None:
+            nonlocal characters
+            if rows:
+                table.add(rows)
+            if finished:  # only after their passages are safe
+                documents.add(finished)
+            rows.clear()
+            finished.clear()
+            characters = 0
+
+        for number, key in enumerate(keys):
+            self._tell("reading", number, len(keys))
+            document = self.corpus.document(key)
+            count = 0
+            for passage in passages(document, self.count_tokens, self.budget):
+                row = _row(document, passage)
+                rows.append(row)
+                count += 1
+                characters += len(row["text"])
+                if characters >= FLUSH_CHARACTERS:
+                    flush()
+            finished.append({"document": key, "name": _clean(document.name), "passages": count})
+        flush()
+        self._tell("reading", len(keys), len(keys))
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        if self.progress:
+            self.progress(what, done, total)
+
+    # -- searching ----------------------------------------------------------------------------------------------
+
+    def search(self, query: str, k: int = 32) -> list[Hit]:
+        """The best `k` passages by reciprocal rank fusion of BM25 and vectors, best first."""
+        return list(self._guard(lambda: self._search(query, k)))
+
+    def _search(self, query: str, k: int) -> list[Hit]:
+        by_words = self.by_words(query, CANDIDATES)
+        vector = self.encoder([query])[0]
+        near = self._near(vector, by_words)
+        score: dict[str, float] = {}
+        words = {row["key"]: float(row["_score"]) for row in by_words}
+        for ranking in (words, near):
+            for rank, key in enumerate(sorted(ranking, key=lambda key: -ranking[key])):  # noqa: B023
+                score[key] = score.get(key, 0.0) + 1.0 / (RRF_K + rank + 1)
+        best = sorted(score, key=lambda key: -score[key])[:k]
+        rows = {row["key"]: row for row in by_words}
+        absent = [key for key in best if key not in rows]
+        if absent:
+            rows |= {row["key"]: row for row in self._rows(absent)}
+        return [Hit(_passage(rows[key]), score[key], words.get(key), near.get(key)) for key in best if key in rows]
+
+    def by_words(self, query: str, k: int) -> list[dict[str, Any]]:
+        """BM25's first `k` passages as table rows, any of the query's words sufficing."""
+        table = self._table("passages")
+        clean = _clean(query).strip()
+        if not clean or not table.count_rows():
+            return []
+        from lancedb.query import MatchQuery
+
+        return list(table.search(MatchQuery(clean, "text"), query_type="fts").limit(k).to_list())
+
+    def _near(self, vector: Any, by_words: list[dict[str, Any]]) -> dict[str, float]:
+        """Cosine of the query with its nearest passages: among all when all are embedded, else among BM25's."""
+        stored = self._table("vectors")
+        total = self._table("passages").count_rows()
+        if stored.count_rows() >= total:
+            rows = stored.search(vector).distance_type("dot").limit(CANDIDATES).to_list() if total else []
+            return {row["key"]: 1.0 - float(row["_distance"]) for row in rows}
+        keys = [row["key"] for row in by_words]
+        found = self._vectors(keys)
+        new = [row for row in by_words if row["key"] not in found]
+        if new:
+            found |= self._embed(new)
+        return {key: float(vector @ value) for key, value in found.items()}
+
+    def _vectors(self, keys: list[str]) -> dict[str, Any]:
+        if not keys:
+            return {}
+        rows = self._table("vectors").search().where(_among("key", keys)).limit(len(keys)).to_list()
+        return {row["key"]: np.asarray(row["vector"], dtype=np.float32) for row in rows}
+
+    def _rows(self, keys: list[str]) -> list[dict[str, Any]]:
+        return list(self._table("passages").search().where(_among("key", keys)).limit(len(keys)).to_list())
+
+    def _embed(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Embed passages and keep the vectors."""
+        vectors: Vectors = self.encoder([row["text"] for row in rows])
+        with self._lock():
+            self._table("vectors").add(
+                [
+                    {"key": row["key"], "document": row["document"], "vector": vector}
+                    for row, vector in zip(rows, vectors, strict=True)
+                ]
+            )
+        return {row["key"]: vector for row, vector in zip(rows, vectors, strict=True)}
+
+    def embed_all(self) -> int:
+        """Embed every passage that has no vector yet; what is done is kept when interrupted. Returns how many."""
+
+        def work() -> int:
+            done = set(self._table("vectors").search().select(["key"]).limit(None).to_arrow()["key"].to_pylist())
+            table = self._table("passages")
+            keys = [key for key in table.search().select(["key"]).limit(None).to_arrow()["key"].to_pylist()]
+            left = [key for key in keys if key not in done]
+            for start in range(0, len(left), 256):
+                self._tell("embedding", start, len(left))
+                self._embed(self._rows(left[start : start + 256]))
+            self._tell("embedding", len(left), len(left))
+            return len(left)
+
+        return int(self._guard(work))
+
+
+def _index_words(table: Any) -> None:
+    # "icu/split" also finds words in scripts without spaces; on English it equals the simple tokenizer.
+    table.create_fts_index("text", base_tokenizer="icu/split", stem=True, remove_stop_words=True, ascii_folding=True)
+
+
+def _row(document: Document, passage: Passage) -> dict[str, Any]:
+    text = document.text[passage.start : passage.end]
+    return {
+        "key": f"{passage.document}:{passage.start}",
+        "document": passage.document,
+        "start": passage.start,
+        "end": passage.end,
+        "line_start": passage.line_start,
+        "line_end": passage.line_end,
+        "tokens": passage.tokens,
+        "page": passage.page,
+        "heading": _clean(passage.heading),
+        # A passage is found also by the headings it stands under.
+        "text": _clean(f"{passage.heading}\n{text}" if passage.heading else text),
+    }
+
+
+def _passage(row: dict[str, Any]) -> Passage:
+    return Passage(
+        row["document"],
+        row["start"],
+        row["end"],
+        row["line_start"],
+        row["line_end"],
+        row["tokens"],
+        row["heading"],
+        row["page"],
+    )
+
+
+def _clean(text: str) -> str:
+    """Text that Arrow can store: lone surrogates become "?"."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _among(column: str, values: Sequence[str]) -> str:
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"  # keys are hexadecimal and digits
+
+
+def _delete(table: Any, documents: Sequence[str]) -> None:
+    for start in range(0, len(documents), 500):
+        table.delete(_among("document", documents[start : start + 500]))
+
+
+def _raise_if_full(error: Exception, folder: Path) -> None:
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        raise LongspanError(
+            f"The disk is full: the index in {folder} could not be written; "
+            "free some space (`longspan index drop` removes indexes) or set LONGSPAN_CACHE to another disk."
+        ) from error
+
+
+# -- longspan index list | info | drop ------------------------------------------------------------------------------
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / "about.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What `longspan index list` shows of an index; `bytes` on disk, `used` in seconds since 1970."""
+
+    key: str
+    sources: tuple[str, ...]
+    documents: int
+    passages: int
+    bytes: int
+    used: float
+
+
+def stored() -> Iterator[Stored]:
+    """The indexes in the cache, most recently used first."""
+    found = []
+    for folder in indexes_home().glob("*/"):
+        about = _about(folder)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        found.append(
+            Stored(
+                folder.name,
+                tuple(about.get("sources", ["(damaged)"])),
+                int(about.get("documents", 0)),
+                int(about.get("passages", 0)),
+                size,
+                float(about.get("used", 0.0)),
+            )
+        )
+    yield from sorted(found, key=lambda item: -item.used)
+
+
+def drop(key: str) -> None:
+    """Remove one index by its key (or the key's unambiguous beginning)."""
+    from filelock import FileLock
+
+    matching = [item.key for item in stored() if key and item.key.startswith(key)]
+    if len(matching) != 1:
+        what = "No index" if not matching else f"{len(matching)} indexes"
+        raise LongspanError(f"{what} in the cache match {key!r}: `longspan index list` shows their keys.")
+    folder = indexes_home() / matching[0]
+    with FileLock(folder.with_suffix(".lock")):
+        shutil.rmtree(folder)
+    folder.with_suffix(".lock").unlink(missing_ok=True)

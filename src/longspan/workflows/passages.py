@@ -1,0 +1,85 @@
+"""Passages on their way to a reader: neighbours joined, cut into units, packed into a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from longspan.corpus import Corpus, Document, Passage, passages, sentences
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The smallest thing worth quoting: a sentence, a list item, a term with its definition, a table row.
+
+    `document.text[start:end]` is the unit itself; `passage` is where it was found.
+    """
+
+    document: Document
+    passage: Passage
+    start: int
+    end: int
+
+    @property
+    def text(self) -> str:
+        return self.document.text[self.start : self.end]
+
+
+def flat(text: str) -> str:
+    """The text on one line, for a prompt or for reading."""
+    return " ".join(text.split())
+
+
+def units(corpus: Corpus, found: Iterable[Passage]) -> list[Unit]:
+    """All units of the passages, passage by passage in the order given."""
+    out = []
+    for passage in found:
+        document = corpus.document(passage.document)
+        for start, end in sentences(document.text, passage.start, passage.end):
+            out.append(Unit(document, passage, start, end))
+    return out
+
+
+def _joined(left: Passage, right: Passage) -> Passage:
+    return replace(left, end=right.end, line_end=right.line_end, tokens=left.tokens + right.tokens)
+
+
+def join_neighbours(corpus: Corpus, found: Sequence[Passage]) -> list[Passage]:
+    """The passages in order of document and place, those with nothing but white space between them joined to one."""
+    joined: list[Passage] = []
+    for passage in sorted(found, key=lambda passage: (passage.document, passage.start)):
+        last = joined[-1] if joined else None
+        if (
+            last
+            and last.document == passage.document
+            and not corpus.document(passage.document).text[last.end : passage.start].strip()
+        ):
+            joined[-1] = _joined(last, passage)
+        else:
+            joined.append(passage)
+    return joined
+
+
+def pack(ranking: Iterable[Passage], budget: int) -> list[Passage]:
+    """The best of a ranking that fit `budget` tokens together (one that is too long is passed over)."""
+    chosen, spent = [], 0
+    for passage in ranking:
+        if spent + passage.tokens <= budget:
+            chosen.append(passage)
+            spent += passage.tokens
+    return chosen
+
+
+def everything(corpus: Corpus, count_tokens: Callable[[list[str]], list[int]], budget: int) -> Iterator[Passage]:
+    """The whole corpus in reading order, in spans of at most `budget` tokens; never across documents."""
+    for document in corpus.documents():
+        part: Passage | None = None
+        for passage in passages(document, count_tokens, min(budget, 256)):
+            if part and part.tokens + passage.tokens <= budget:
+                part = _joined(part, passage)
+                continue
+            if part:
+                yield part
+            part = passage
+        if part:
+            yield part

@@ -1,0 +1,26 @@
+"""Attribution: which quoted units carry a generated claim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from longspan.corpus import Corpus, Passage
+from longspan.workflows.passages import Unit, units
+from longspan.workflows.words import STOP, stems
+
+
+def support(claim: str, corpus: Corpus, found: Sequence[Passage]) -> tuple[Unit, float] | None:
+    """The unit that holds most of the claim's content words (numbers weigh double), with that share (0 to 1).
+
+    None when the claim has no content words or there are no units.
+    """
+    weights = {stem: 2.0 if any(c.isdigit() for c in stem) else 1.0 for stem in stems(claim) if stem not in STOP}
+    total = sum(weights.values())
+    best: tuple[Unit, float] | None = None
+    if total:
+        for unit in units(corpus, found):
+            present = set(stems(unit.text))
+            share = sum(weight for stem, weight in weights.items() if stem in present) / total
+            if best is None or share > best[1]:
+                best = (unit, share)
+    return best
