@@ -6,26 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
+from longspan.engine.sampling import Sampling
 from longspan.trace import Usage
+
+__all__ = ["LLM", "Completion", "Message", "Sampling", "Scorer"]
 
 
 class Message(TypedDict):
     role: str
     content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen. `temperature` 0 is greedy; the other limits apply only when sampling.
-
-    `top_k` 0, `top_p` 1 and `min_p` 0 are off. The same `seed` gives the same text on the same machine.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
