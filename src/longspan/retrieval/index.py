@@ -402,15 +402,27 @@ def stored() -> Iterator[Stored]:
     yield from sorted(found, key=lambda item: -item.used)
 
 
+def _matching(key: str) -> Stored:
+    found = [item for item in stored() if key and item.key.startswith(key)]
+    if len(found) != 1:
+        what = "No index" if not found else f"{len(found)} indexes"
+        raise LongspanError(f"{what} in the cache match {key!r}: `longspan index list` shows their keys.")
+    return found[0]
+
+
+def info(key: str) -> dict[str, Any]:
+    """What is known of one index, by its key or the key's unambiguous beginning."""
+    item = _matching(key)
+    facts = {name: getattr(item, name) for name in item.__slots__}
+    facts["used"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(item.used))
+    return facts | {"folder": str(indexes_home() / item.key)}
+
+
 def drop(key: str) -> None:
     """Remove one index by its key (or the key's unambiguous beginning)."""
     from filelock import FileLock
 
-    matching = [item.key for item in stored() if key and item.key.startswith(key)]
-    if len(matching) != 1:
-        what = "No index" if not matching else f"{len(matching)} indexes"
-        raise LongspanError(f"{what} in the cache match {key!r}: `longspan index list` shows their keys.")
-    folder = indexes_home() / matching[0]
+    folder = indexes_home() / _matching(key).key
     with FileLock(folder.with_suffix(".lock")):
         shutil.rmtree(folder)
     folder.with_suffix(".lock").unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from longspan.llm import LLM
 from longspan.llm.protocol import Message
 from longspan.workflows.answer import Citation, Settings
 from longspan.workflows.passages import pack
-from longspan.workflows.support import support
+from longspan.workflows.support import SUPPORTED, support
 
 SYSTEM = (
     "You answer a question from passages quoted by the user. Use only what the passages say. After each claim, cite "
@@ -27,7 +27,6 @@ PASSAGE = "[{number}] {source}\n{text}\n"
 ASK = "{passages}\nQuestion: {question}"
 NOT_STATED = "NOT STATED"
 REFUSAL = "The text does not say."
-SUPPORTED = 0.5  # a claim is supported when a cited unit holds at least half of its content words
 
 _MARK = re.compile(r"\[(\d{1,3})\]")
 

@@ -8,6 +8,8 @@ from longspan.corpus import Corpus, Passage
 from longspan.workflows.passages import Unit, units
 from longspan.workflows.words import STOP, stems
 
+SUPPORTED = 0.5  # a claim is supported when one unit holds at least half of its content words
+
 
 def support(claim: str, corpus: Corpus, found: Sequence[Passage]) -> tuple[Unit, float] | None:
     """The unit that holds most of the claim's content words (numbers weigh double), with that share (0 to 1).

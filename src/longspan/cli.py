@@ -1,0 +1,407 @@
+"""The command line. Heavy modules are imported inside the commands, so that `longspan --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from longspan import __version__
+from longspan.errors import LongspanError, UsageError
+
+if TYPE_CHECKING:
+    from longspan.corpus import Corpus
+    from longspan.llm import LLM
+    from longspan.workflows import Answer, Settings
+
+app = typer.Typer(
+    name="longspan",
+    help="Ask questions of texts far larger than any model's window, on your own machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+index_app = typer.Typer(help="The indexes kept in the cache.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(index_app, name="index")
+
+EPILOG = """
+Examples:
+
+  longspan ask manual.pdf "How long is the warranty?"
+
+  longspan ask src/ docs/ "Where is the retry limit set?" --json
+
+  zcat policy.txt.gz | longspan ask - "Who may upload?"
+
+  longspan ask book.txt "Summarise it." --model openai:NAME --base-url http://127.0.0.1:8080/v1
+"""
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    if version:
+        typer.echo(f"longspan {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog=EPILOG)
+def ask(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE... QUESTION",
+            help="Files, folders, globs, URLs or - for stdin; then the question, last.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="[WORKFLOW@]MODEL: smollm2, hub id, folder, file.gguf, openai:NAME.")
+    ] = "smollm2",
+    base_url: Annotated[str | None, typer.Option(help="The endpoint's URL, for openai:NAME.")] = None,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", "-w", help="auto, direct, retrieve or map-reduce.", show_default="auto")
+    ] = None,
+    reader: Annotated[
+        str, typer.Option(help="auto, extract (quotes, for small models) or generate (the model writes).")
+    ] = "auto",
+    max_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 256,
+    budget: Annotated[int | None, typer.Option(help="The most tokens the run may read and write.", min=1)] = None,
+    prices: Annotated[
+        str | None, typer.Option(help="Currency units per million tokens, INPUT,OUTPUT[,CACHED]: shows the cost.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    trace: Annotated[Path | None, typer.Option(help="Write what was done to FILE, for `longspan trace`.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the answer: no progress, citations or cost.")] = False,
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Go on asking about the same text.")] = False,
+) -> None:
+    """Answer a question from a text of any size, with the places where the answer stands."""
+    from longspan.asking import Spec
+    from longspan.corpus import Corpus
+    from longspan.llm import open_llm
+
+    sources, question = _sources_and_question(arguments, interactive)
+    spec = Spec.parse(model)
+    name = workflow or spec.workflow
+    screen = _Screen(quiet=quiet, as_json=as_json)
+    settings = _settings(reader, max_tokens, budget, screen)
+    _check_trace(trace)
+    llm = open_llm(spec.model, base_url=base_url, prices=prices)
+    if hasattr(llm, "warm"):
+        llm.warm()  # the weights load while the text is read and searched
+    corpus = Corpus.open(sources, stdin=sys.stdin.buffer if "-" in sources else None)
+    for skipped in corpus.skipped:
+        screen.tell(f"left out: {skipped.name}: {skipped.reason}")
+    if question:
+        _answer(question, corpus, llm, name, settings, screen, trace)
+    if interactive:
+        _converse(corpus, llm, name, settings, screen, trace, question)
+
+
+def _sources_and_question(arguments: list[str], interactive: bool) -> tuple[list[str], str]:
+    """Split the arguments; interactively the question may be left to be typed."""
+    if interactive and all(_is_source(argument) for argument in arguments):
+        return arguments, ""
+    *sources, question = arguments
+    if not question.strip():
+        raise UsageError("The question is empty: say what you want to know.")
+    if not sources:
+        if sys.stdin.isatty() or _is_source(question):
+            raise UsageError('Say what to read and what to ask: longspan ask SOURCE... "QUESTION".')
+        sources = ["-"]
+    if "-" in sources and interactive:
+        raise UsageError("Questions are typed on stdin with -i, so the text cannot come from there: save it to a file.")
+    if _is_source(question) and " " not in question:
+        raise UsageError(f'{question} is a file, not a question: the question comes last, as in longspan ask {question} "...".')
+    return sources, question
+
+
+def _is_source(argument: str) -> bool:
+    return argument == "-" or argument.startswith(("http://", "https://")) or os.path.exists(argument)  # noqa: PTH110
+
+
+def _settings(reader: str, max_tokens: int, budget: int | None, screen: _Screen) -> Settings:
+    from longspan.workflows import Settings
+
+    if reader not in ("auto", "extract", "generate"):
+        raise UsageError(f"There is no reader named {reader!r}: choose auto, extract or generate.")
+    return Settings(
+        reader=reader,
+        max_tokens=max_tokens,
+        budget=budget,
+        on_text=screen.text,
+        on_progress=screen.progress,
+    )
+
+
+def _check_trace(trace: Path | None) -> None:
+    """A trace that cannot be written should be known before the work, not after."""
+    if trace is not None and (not trace.parent.is_dir() or trace.is_dir()):
+        raise UsageError(f"Cannot write the trace to {trace}: its folder does not exist or it is a folder.")
+
+
+def _answer(
+    question: str, corpus: Corpus, llm: LLM, workflow: str, settings: Settings, screen: _Screen, trace: Path | None
+) -> Answer:
+    import asyncio
+
+    from longspan import trace as traces
+    from longspan.workflows import run
+
+    started = time.perf_counter()
+    answer = asyncio.run(run(question, corpus, llm, workflow, settings))
+    answer.usage.seconds = time.perf_counter() - started
+    screen.finish(answer)
+    if trace is not None and answer.trace is not None:
+        traces.save(answer.trace, trace)
+    return answer
+
+
+def _converse(
+    corpus: Corpus, llm: LLM, workflow: str, settings: Settings, screen: _Screen, trace: Path | None, asked: str
+) -> None:
+    """Questions one after the other; each stands for itself, but one that only points back gets the last one's words."""
+    from longspan.workflows.question import standalone
+
+    while True:
+        try:
+            line = input("\n? " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if not line.strip():
+            return
+        question = standalone(line, asked)
+        if question != line:
+            screen.tell(f"understood as: {question}")
+        asked = question
+        try:
+            _answer(question, corpus, llm, workflow, settings, screen, trace)
+        except LongspanError as error:
+            typer.echo(f"longspan: {error}", err=True)
+
+
+class _Screen:
+    """The answer on stdout, everything else on stderr; nothing that a document holds can move the cursor."""
+
+    def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        self._quiet = quiet
+        self._json = as_json
+        self._live = not quiet and sys.stderr.isatty()
+        self._said = False
+        self._line = ""
+        self._shown = 0.0
+
+    def tell(self, line: str) -> None:
+        if not self._quiet:
+            self._clear()
+            print(printable(line), file=sys.stderr)  # noqa: T201
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not self._live or (done < total and now - self._shown < 0.1):
+            return
+        self._shown = now
+        self._clear()
+        self._line = f"{what} {done}/{total}" if total else f"{what} ..."
+        sys.stderr.write(self._line)
+        sys.stderr.flush()
+
+    def _clear(self) -> None:
+        if self._line:
+            sys.stderr.write(f"\r{' ' * len(self._line)}\r")
+            sys.stderr.flush()
+            self._line = ""
+
+    def text(self, piece: str) -> None:
+        if self._json:
+            return
+        self._clear()
+        self._said = True
+        sys.stdout.write(printable(piece))
+        sys.stdout.flush()
+
+    def finish(self, answer: Answer) -> None:
+        self._clear()
+        if self._json:
+            sys.stdout.write(json.dumps(answer.to_dict(), ensure_ascii=True) + "\n")
+            sys.stdout.flush()
+            return
+        if not self._said:
+            sys.stdout.write(printable(answer.text))
+        self._said = False
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        if self._quiet:
+            return
+        lines = [""]
+        if answer.refused and answer.citations:
+            lines.append("Nearest places:")
+        for number, citation in enumerate(answer.citations, 1):
+            page = f", page {citation.page}" if citation.page else ""
+            at = f"{citation.line_start}" + (f"-{citation.line_end}" if citation.line_end > citation.line_start else "")
+            lines.append(f"[{number}] {citation.document}:{at}{page}  (score {citation.score:.2f})")
+            quote = " ".join(citation.quote.split())
+            lines.append(f"    “{quote[:300]}{'…' if len(quote) > 300 else ''}”")
+        if answer.note:
+            lines.append(f"note: {answer.note}")
+        usage = answer.usage
+        cost = f", cost {usage.cost:.4f}" if usage.cost is not None else ""
+        lines.append(
+            f"cost: {usage.calls} model calls, {usage.prompt_tokens} tokens read ({usage.cached_tokens} cached), "
+            f"{usage.completion_tokens} written, {usage.seconds:.1f} s{cost}"
+        )
+        print(printable("\n".join(lines)), file=sys.stderr)  # noqa: T201
+
+
+def printable(text: str) -> str:
+    """The text without terminal control characters and lone surrogates; new lines and tabs stay."""
+    kept = "".join(
+        char if char in "\n\t" or (ord(char) >= 32 and not 127 <= ord(char) < 160) else " " for char in text
+    )
+    return kept.encode("utf-8", "replace").decode("utf-8")
+
+
+@app.command("trace")
+def show_trace(file: Annotated[Path, typer.Argument(help="A file written by `longspan ask --trace`.")]) -> None:
+    """Show a run as a tree: each call, its tokens and seconds."""
+    from longspan import trace as traces
+    from longspan.tracetree import show
+
+    show(traces.load(file))
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Show versions, cores, instruction sets, extras that are present, and where the caches are."""
+    from longspan.doctor import report, show
+
+    facts = report()
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        show(facts)
+
+
+@index_app.command("list")
+def index_list(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """List the indexes: key, sources, sizes."""
+    from longspan.retrieval import stored
+
+    items = list(stored())
+    if as_json:
+        rows = [{name: getattr(item, name) for name in item.__slots__} for item in items]
+        typer.echo(json.dumps(rows))
+        return
+    for item in items:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.used))
+        sources = " ".join(item.sources)
+        typer.echo(
+            printable(
+                f"{item.key}  {item.documents} documents, {item.passages} passages, "
+                f"{item.bytes / 1e6:.1f} MB, used {used}  {sources[:120]}"
+            )
+        )
+    if not items:
+        typer.echo("No indexes yet: the first `longspan ask` over a text makes one.", err=True)
+
+
+@index_app.command("build")
+def index_build(
+    sources: Annotated[list[str], typer.Argument(help="Files, folders, globs, URLs.")],
+    vectors: Annotated[bool, typer.Option(help="Also embed every passage.")] = False,
+    model: Annotated[str, typer.Option("--model", "-m", help="The model that will read: its tokenizer counts.")] = "smollm2",
+) -> None:
+    """Make or update an index ahead of the first question."""
+    from longspan.asking import Spec
+    from longspan.corpus import Corpus
+    from longspan.llm import open_llm
+    from longspan.retrieval import Index
+
+    screen = _Screen(quiet=False, as_json=False)
+    llm = open_llm(Spec.parse(model).model)
+    index = Index.open(
+        Corpus.open(sources), llm.count_batch, tokenizer=llm.tokenizer_name, progress=screen.progress
+    )
+    if vectors:
+        index.embed_all()
+    screen.tell(f"index {index.folder.name} is ready")
+
+
+@index_app.command("info")
+def index_info(key: Annotated[str, typer.Argument(help="The key, or its beginning.")]) -> None:
+    """Show one index."""
+    from longspan.retrieval import info
+
+    for name, value in info(key).items():
+        typer.echo(printable(f"{name}: {value}"))
+
+
+@index_app.command("drop")
+def index_drop(
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys, or their beginnings.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Drop every index.")] = False,
+) -> None:
+    """Remove indexes; they are made again when needed."""
+    from longspan.retrieval import drop, stored
+
+    if not keys and not everything:
+        raise UsageError("Say which index to drop (`longspan index list` shows the keys), or --all.")
+    for key in [item.key for item in stored()] if everything else keys or []:
+        drop(key)
+        typer.echo(f"dropped {key}")
+
+
+def main() -> NoReturn:
+    """Run the command line; problems are one sentence on stderr and a non-zero exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except LongspanError as error:
+        _say(str(error))
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _say("Interrupted; what was finished is kept.")
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    except typer.Exit as done:
+        code = done.exit_code
+    except typer.Abort:
+        code = 130
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in ("click", "typer"):
+            _say(getattr(error, "format_message", lambda: str(error))() + " Try --help.")
+            code = 2
+        elif os.environ.get("LONGSPAN_DEBUG"):
+            raise
+        elif isinstance(error, MemoryError):
+            _say("There is not enough memory for this: free some, or ask about a smaller part of the text.")
+            code = 1
+        elif isinstance(error, OSError) and error.errno == 28:
+            _say(f"The disk is full ({error.filename or 'cache'}): free some space or set LONGSPAN_CACHE elsewhere.")
+            code = 1
+        else:
+            _say(f"Unexpected {type(error).__name__}: {error}. Set LONGSPAN_DEBUG=1 to see where, and please report it.")
+            code = 70
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _say(message: str) -> None:
+    typer.echo(f"\nlongspan: {message}" if sys.stderr.isatty() else f"longspan: {message}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What kind of answer a question asks for, by its wording."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+Kind = Literal["fact", "list", "count", "summary"]
+
+_SUMMARY = re.compile(
+    r"\b(summar(y|i[sz]e)|overview|tl;?dr|gist|outline)\b|\bmain (points|ideas|topics|themes)\b"
+    r"|\bwhat (is|are) (the|this|these) (text|document|book|file|manual|article)s? about\b",
+    re.IGNORECASE,
+)
+# "How many characters may a name have" is a fact that the text states; "how many times" has to be counted.
+_COUNT = re.compile(
+    r"\bhow (many times|often (does|is|do|are) .+ (occur|appear|mention))|\bcount (all|every|each|the)\b"
+    r"|\bhow many .+ (are|is|were) (there|listed|mentioned|named|described|documented) in (the|this|these)\b",
+    re.IGNORECASE,
+)
+_LIST = re.compile(
+    r"^\W*(list|enumerate|find|name|show|give( me)?) (\w+ )?(all|every|each)\b|\ball (of )?the (\w+ )+(mentioned|listed|named)\b",
+    re.IGNORECASE,
+)
+
+
+def kind_of(question: str) -> Kind:
+    """ "summary", "count" or "list" for a question that takes the whole text, else "fact"."""
+    if _SUMMARY.search(question):
+        return "summary"
+    if _COUNT.search(question):
+        return "count"
+    if _LIST.search(question):
+        return "list"
+    return "fact"
+
+_POINTS_BACK = re.compile(r"^\W*(and|or|but|what about|how about|why|where|when|who)\b.{0,40}$", re.IGNORECASE)
+_PRONOUN = re.compile(r"\b(it|its|they|them|their|that one|this one|he|she|his|her)\b", re.IGNORECASE)
+
+
+def standalone(question: str, previous: str) -> str:
+    """A follow-up that leans on the question before it, with that question's words added for the search."""
+    if previous and (_PRONOUN.search(question) or (_POINTS_BACK.match(question) and len(question.split()) <= 6)):
+        return f"{question.rstrip()} ({previous})"
+    return question
