@@ -78,7 +78,9 @@ def ask(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     trace: Annotated[Path | None, typer.Option(help="Write what was done to FILE, for `longspan trace`.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the answer: no progress, citations or cost.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only the answer: no progress, citations or cost.")
+    ] = False,
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Go on asking about the same text.")] = False,
 ) -> None:
     """Answer a question from a text of any size, with the places where the answer stands."""
@@ -118,7 +120,9 @@ def _sources_and_question(arguments: list[str], interactive: bool) -> tuple[list
     if "-" in sources and interactive:
         raise UsageError("Questions are typed on stdin with -i, so the text cannot come from there: save it to a file.")
     if _is_source(question) and " " not in question:
-        raise UsageError(f'{question} is a file, not a question: the question comes last, as in longspan ask {question} "...".')
+        raise UsageError(
+            f'{question} is a file, not a question: the question comes last, as in longspan ask {question} "...".'
+        )
     return sources, question
 
 
@@ -261,9 +265,7 @@ class _Screen:
 
 def printable(text: str) -> str:
     """The text without terminal control characters and lone surrogates; new lines and tabs stay."""
-    kept = "".join(
-        char if char in "\n\t" or (ord(char) >= 32 and not 127 <= ord(char) < 160) else " " for char in text
-    )
+    kept = "".join(char if char in "\n\t" or (ord(char) >= 32 and not 127 <= ord(char) < 160) else " " for char in text)
     return kept.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -315,7 +317,9 @@ def index_list(as_json: Annotated[bool, typer.Option("--json", help="Print one J
 def index_build(
     sources: Annotated[list[str], typer.Argument(help="Files, folders, globs, URLs.")],
     vectors: Annotated[bool, typer.Option(help="Also embed every passage.")] = False,
-    model: Annotated[str, typer.Option("--model", "-m", help="The model that will read: its tokenizer counts.")] = "smollm2",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="The model that will read: its tokenizer counts.")
+    ] = "smollm2",
 ) -> None:
     """Make or update an index ahead of the first question."""
     from longspan.asking import Spec
@@ -325,9 +329,7 @@ def index_build(
 
     screen = _Screen(quiet=False, as_json=False)
     llm = open_llm(Spec.parse(model).model)
-    index = Index.open(
-        Corpus.open(sources), llm.count_batch, tokenizer=llm.tokenizer_name, progress=screen.progress
-    )
+    index = Index.open(Corpus.open(sources), llm.count_batch, tokenizer=llm.tokenizer_name, progress=screen.progress)
     if vectors:
         index.embed_all()
     screen.tell(f"index {index.folder.name} is ready")
@@ -393,7 +395,9 @@ def main() -> NoReturn:
             _say(f"The disk is full ({error.filename or 'cache'}): free some space or set LONGSPAN_CACHE elsewhere.")
             code = 1
         else:
-            _say(f"Unexpected {type(error).__name__}: {error}. Set LONGSPAN_DEBUG=1 to see where, and please report it.")
+            _say(
+                f"Unexpected {type(error).__name__}: {error}. Set LONGSPAN_DEBUG=1 to see where, and please report it."
+            )
             code = 70
     sys.stdout.flush()
     sys.exit(code)

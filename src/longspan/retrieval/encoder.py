@@ -57,9 +57,7 @@ class Encoder:
         self._tokenizer.no_padding()
         self._model = model.to(torch.bfloat16).eval()
 
-    def __call__(
-        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
-    ) -> Vectors:
+    def __call__(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> Vectors:
         """Embed `texts`; those of like length share a batch. `progress(done, total)` counts texts."""
         import torch
 
@@ -111,7 +109,9 @@ def _with_weights(model: Any, file: Path) -> Any:
         raise LongspanError(f"{file} lacks the weights {', '.join(missing[:3])}.")
     for name, buffer in model.named_buffers():  # position and token-type ids are not in the checkpoint
         module, _, leaf = name.rpartition(".")
-        values = torch.arange(buffer.shape[-1]).expand(buffer.shape) if "position" in leaf else torch.zeros(buffer.shape)
+        values = (
+            torch.arange(buffer.shape[-1]).expand(buffer.shape) if "position" in leaf else torch.zeros(buffer.shape)
+        )
         model.get_submodule(module).register_buffer(leaf, values.to(torch.long), persistent=False)
     return model
 
@@ -137,7 +137,9 @@ def embedded_encoder() -> Path:
             temporary.rename(folder)
     except OSError as error:
         if not folder.exists():
-            raise LongspanError(f"Cannot unpack the sentence encoder into {folder}: {error.strerror or error}.") from error
+            raise LongspanError(
+                f"Cannot unpack the sentence encoder into {folder}: {error.strerror or error}."
+            ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -232,7 +232,7 @@ class Index:
         score: dict[str, float] = {}
         words = {row["key"]: float(row["_score"]) for row in by_words}
         for ranking in (words, near):
-            for rank, key in enumerate(sorted(ranking, key=lambda key: -ranking[key])):  # noqa: B023
+            for rank, key in enumerate(sorted(ranking, key=lambda key: -ranking[key])):
                 score[key] = score.get(key, 0.0) + 1.0 / (RRF_K + rank + 1)
         best = sorted(score, key=lambda key: -score[key])[:k]
         rows = {row["key"]: row for row in by_words}

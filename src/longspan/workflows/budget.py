@@ -8,7 +8,6 @@ from typing import Any
 from longspan.errors import LongspanError
 from longspan.llm import LLM, Completion, Message, Sampling, Scorer
 
-
 TEMPLATE = 48  # tokens that a chat template may add to a prompt (some add a system message of their own)
 
 

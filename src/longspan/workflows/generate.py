@@ -75,9 +75,7 @@ async def generate(
     return text, False, citations, note
 
 
-def _citations(
-    text: str, order: list[int], chosen: Sequence[Passage], corpus: Corpus
-) -> tuple[list[Citation], int]:
+def _citations(text: str, order: list[int], chosen: Sequence[Passage], corpus: Corpus) -> tuple[list[Citation], int]:
     """Quotes for the cited passages, in the order of their numbers in the text, and how many claims none supports."""
     claims = [claim for claim in re.split(r"(?<=[.!?\]])\s+(?=[^\[\s])|\n+", text) if claim.strip()]
     best: dict[int, Citation] = {}

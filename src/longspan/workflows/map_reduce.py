@@ -211,9 +211,7 @@ def _extract(question: str, kind: str, corpus: Corpus, llm: LLM, settings: Setti
     return _say(Answer(question, "\n".join(head + lines), False, citations, "map-reduce", llm.name, note), settings)
 
 
-def _covering(
-    question: str, parts: Sequence[Passage], corpus: Corpus, settings: Settings
-) -> list[tuple[Unit, float]]:
+def _covering(question: str, parts: Sequence[Passage], corpus: Corpus, settings: Settings) -> list[tuple[Unit, float]]:
     wanted = {stem for word in content_words(question) if word not in LISTING for stem in stems(word)}
     found: dict[str, tuple[Unit, float]] = {}
     for number, part in enumerate(parts):

@@ -34,6 +34,7 @@ def kind_of(question: str) -> Kind:
         return "list"
     return "fact"
 
+
 _POINTS_BACK = re.compile(r"^\W*(and|or|but|what about|how about|why|where|when|who)\b.{0,40}$", re.IGNORECASE)
 _PRONOUN = re.compile(r"\b(it|its|they|them|their|that one|this one|he|she|his|her)\b", re.IGNORECASE)
 
