@@ -136,22 +136,38 @@ def embedded_smollm2() -> Path:
 
 
 def load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a GGUF file through its converted copy, making the copy where it is absent or damaged."""
+    """Load a GGUF file through its converted copy, which is made where it is absent or damaged.
+
+    The copy appears whole or not at all, and a second process waits for the first to make it.
+    """
     try:
         folder = cache_home() / "models" / content_key(path)
-        if not folder.is_dir():
-            convert_once(path, folder)
-        try:
-            return load_folder(folder, dtype)
-        except Exception:  # noqa: BLE001  whatever is wrong with the copy, it can be made again
+        if found := converted(folder, dtype):
+            return found
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if found := converted(folder, dtype):
+                return found
             shutil.rmtree(folder, ignore_errors=True)
-            convert_once(path, folder)
+            from longspan.models import gguf
+
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+                gguf.convert(path, Path(temporary) / "model")
+                (Path(temporary) / "model").replace(folder)
             return load_folder(folder, dtype)
     except OSError as error:
         raise LongspanError(
             f"Cannot convert {path} below {cache_home()}: {error.strerror or error}. "
             "Make room there or set LONGSPAN_CACHE to another folder."
         ) from error
+
+
+def converted(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase] | None:
+    """The converted copy, or None where it is absent or damaged: it can be made again."""
+    try:
+        return load_folder(folder, dtype) if folder.is_dir() else None
+    except (LongspanError, OSError):
+        return None
 
 
 def content_key(path: Path) -> str:
@@ -166,20 +182,6 @@ def content_key(path: Path) -> str:
     return f"{path.stem.lower()}-{digest.hexdigest()}"
 
 
-def convert_once(source: Path, folder: Path) -> None:
-    """Convert `source` into `folder`, which appears whole or not at all; a second process waits for the first."""
-    from longspan.models import gguf
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if folder.is_dir():
-            return
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            made = Path(temporary) / "model"
-            gguf.convert(source, made)
-            made.replace(folder)
-
-
 def load_folder(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
@@ -190,22 +192,18 @@ def load_folder(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTra
         raise not_causal(str(path), architectures[0])
     # The class by its own name: AutoModelForCausalLM would import every architecture's config to find it.
     model_class = getattr(transformers, architectures[0], None) if architectures else None
-    fast = (path / "tokenizer.json").is_file() and not (path / "tokenizer.model").is_file()
 
     def read() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         model = (model_class or transformers.AutoModelForCausalLM).from_pretrained(
             path, dtype=dtype, local_files_only=True
         )
-        own = (
-            json.loads((path / "tokenizer_config.json").read_text())
-            if (path / "tokenizer_config.json").is_file()
-            else {}
-        )
-        plain = fast and own.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
-        tokenizer_class = PreTrainedTokenizerFast if plain else transformers.AutoTokenizer
+        settings = path / "tokenizer_config.json"
+        named = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class") if settings.is_file() else None
+        generic = named in ("PreTrainedTokenizerFast", "TokenizersBackend")  # needs no search for its class either
+        tokenizer_class = PreTrainedTokenizerFast if generic else transformers.AutoTokenizer
         return model, tokenizer_class.from_pretrained(path, local_files_only=True)
 
-    return reading(str(path), read)
+    return reading(str(path), "Its files may be incomplete: save or download them again.", read)
 
 
 def load_hub(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -216,11 +214,11 @@ def load_hub(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrained
         model = transformers.AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype)
         return model, transformers.AutoTokenizer.from_pretrained(name)
 
-    return reading(name, read)
+    return reading(name, "Check the name and the network, or name a local folder or .gguf file.", read)
 
 
 def reading(
-    name: str, read: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+    name: str, advice: str, read: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Run `read`, without progress bars, and say plainly what went wrong."""
     try:
@@ -228,9 +226,9 @@ def reading(
             return read()
     except LongspanError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise LongspanError(f"Cannot load the model {name}: {first}") from error
+    except Exception as error:  # safetensors, tokenizers and the hub each raise their own
+        first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise LongspanError(f"Cannot load the model {name}: {first.rstrip('.:')}. {advice}") from error
 
 
 def not_causal(name: str, architecture: str) -> LongspanError:
