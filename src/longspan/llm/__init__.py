@@ -1,0 +1,42 @@
+"""One protocol for whatever answers: a model on this machine, or an endpoint."""
+
+from __future__ import annotations
+
+import re
+
+from longspan.errors import UsageError
+from longspan.llm.endpoint import EndpointLLM, Prices
+from longspan.llm.local import LocalLLM
+from longspan.llm.protocol import LLM, Completion, Message, Sampling, Scorer
+
+__all__ = [
+    "LLM",
+    "Completion",
+    "EndpointLLM",
+    "LocalLLM",
+    "Message",
+    "Prices",
+    "Sampling",
+    "Scorer",
+    "open_llm",
+]
+
+
+def open_llm(spec: str, *, base_url: str | None = None, prices: str | None = None) -> LLM:
+    """The model named by `spec`: `openai:NAME` is an endpoint, anything else a model on this machine.
+
+    Nothing is loaded or asked yet. `prices` are currency units per million tokens, "INPUT,OUTPUT[,CACHED]".
+    """
+    if "+" in spec and not spec.startswith("openai:"):
+        raise UsageError(f"There is no method {spec.partition('+')[2]!r} yet: name the model alone.")
+    cost = Prices.parse(prices) if prices else None
+    if spec.startswith("openai:"):
+        name = spec.removeprefix("openai:")
+        if not name:
+            raise UsageError("Name the endpoint's model, as in openai:gpt-5-mini.")
+        return EndpointLLM(name, base_url=base_url, prices=cost)
+    if base_url:
+        raise UsageError(f"--base-url goes with an endpoint's model: write --model openai:{spec}.")
+    if re.match(r"[a-z]+:(?![\\/])", spec):
+        raise UsageError(f"{spec!r} names no kind of model: write openai:NAME, or a hub id, folder or .gguf file.")
+    return LocalLLM(spec)

@@ -1,0 +1,217 @@
+"""A model on this machine, behind the LLM protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from longspan.llm.protocol import Completion, Message, Sampling
+from longspan.trace import Usage, span
+
+if TYPE_CHECKING:
+    from longspan.engine import Engine
+    from longspan.models import LoadedModel
+
+
+class LocalLLM:
+    """Runs a model with the engine, in one worker thread, so that the event loop stays free.
+
+    The weights are loaded on first use; `warm()` begins loading at once, beside other work. Chats that wait for the
+    worker together are generated as one batch.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._engine: Future[Engine] | None = None
+        self._lock = threading.Lock()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="longspan-engine")
+        self._waiting: list[_Chat] = []
+
+    def warm(self) -> None:
+        """Begin to load the model in the background."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._worker.submit(self._load)
+
+    def _load(self) -> Engine:
+        from longspan.engine import Engine
+        from longspan.models import load
+
+        return Engine(load(self.name))
+
+    @property
+    def engine(self) -> Engine:
+        self.warm()
+        assert self._engine is not None
+        return self._engine.result()
+
+    @property
+    def loaded(self) -> LoadedModel:
+        return self.engine.loaded
+
+    @property
+    def window(self) -> int:
+        return self.loaded.window
+
+    @property
+    def effective_window(self) -> int:
+        return self.loaded.effective_window
+
+    @property
+    def reader(self) -> str:
+        return self.loaded.reader
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.name
+
+    def count_tokens(self, text: str) -> int:
+        return self.count_batch([text])[0]
+
+    def count_batch(self, texts: list[str]) -> list[int]:
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        backend = self.loaded.tokenizer.backend_tokenizer
+        return [len(encoding.ids) for encoding in backend.encode_batch_fast(clean, add_special_tokens=False)]
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        stop: Sequence[str] = (),
+        schema: dict[str, Any] | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Completion:
+        """Answer the conversation; see `LLM.chat`. Cancelling the task stops the generation at the next token."""
+        chat = _Chat(list(messages), max_tokens, sampling, tuple(stop), schema, on_text)
+        with span(f"chat {self.name}", "llm", [dict(message) for message in messages]) as step:
+            self.warm()
+            with self._lock:
+                self._waiting.append(chat)
+            self._worker.submit(self._serve)
+            try:
+                completion = await asyncio.wrap_future(chat.result)
+            except asyncio.CancelledError:
+                chat.cancel.set()
+                raise
+            step.output, step.usage = completion.text, completion.usage
+        return completion
+
+    def _serve(self) -> None:
+        """Take the first chat that waits, and with it those that can share its batch."""
+        with self._lock:
+            if not self._waiting:
+                return  # an earlier turn took them all
+            first = self._waiting[0]
+            batch = [first]
+            if first.batchable:
+                batch = [chat for chat in self._waiting if chat.batchable and chat.shape == first.shape][:8]
+            self._waiting = [chat for chat in self._waiting if chat not in batch]
+        batch = [chat for chat in batch if not chat.cancel.is_set()]
+        if not batch:
+            return
+        try:
+            for chat, completion in zip(batch, self._generate(batch), strict=True):
+                if not chat.result.cancelled():
+                    chat.result.set_result(completion)
+        except BaseException as error:  # noqa: BLE001 - handed to those who wait
+            for chat in batch:
+                if not chat.result.done():
+                    chat.result.set_exception(error)
+
+    def _generate(self, batch: list[_Chat]) -> list[Completion]:
+        from longspan.engine import Grammar
+        from longspan.models import render
+
+        engine = self.engine
+        first = batch[0]
+        begin = time.perf_counter()
+        generations = engine.generate(
+            [render([dict(message) for message in chat.messages], engine.loaded) for chat in batch],
+            max_tokens=first.max_tokens,
+            sampling=[chat.sampling for chat in batch],
+            stop=(*first.stop, *engine.loaded.stop),
+            grammar=Grammar(first.schema, engine.loaded) if first.schema is not None else None,
+            on_text=lambda index, piece: batch[index].say(piece),
+            cancel=first.cancel if len(batch) == 1 else None,
+        )
+        seconds = time.perf_counter() - begin
+        return [
+            Completion(
+                generation.text,
+                Usage(
+                    1,
+                    generation.prompt_tokens,
+                    len(generation.tokens),
+                    generation.cached_tokens,
+                    seconds / len(batch),
+                ),
+                generation.finish_reason,
+                generation.logprobs,
+            )
+            for generation in generations
+        ]
+
+    async def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
+        """For each (context, continuation): the log probability (nats) of each continuation token."""
+        cancel = threading.Event()
+        with span(f"score {self.name}", "llm", {"pairs": len(pairs)}) as step:
+            self.warm()
+            work = self._worker.submit(self._score, list(pairs), cancel)
+            try:
+                scores, tokens, seconds = await asyncio.wrap_future(work)
+            except asyncio.CancelledError:
+                cancel.set()
+                raise
+            step.usage = Usage(1, tokens, 0, 0, seconds)
+        return scores
+
+    def _score(
+        self, pairs: list[tuple[str, str]], cancel: threading.Event
+    ) -> tuple[list[tuple[float, ...]], int, float]:
+        from longspan.models import encode
+
+        engine = self.engine
+        begin = time.perf_counter()
+        ids = [(encode(context, engine.loaded), encode(continuation, engine.loaded)) for context, continuation in pairs]
+        scores = engine.loglikelihood(ids, cancel)
+        return scores, sum(len(context) + len(rest) for context, rest in ids), time.perf_counter() - begin
+
+
+class _Chat:
+    """A chat that waits for the worker."""
+
+    def __init__(
+        self,
+        messages: list[Message],
+        max_tokens: int,
+        sampling: Sampling,
+        stop: tuple[str, ...],
+        schema: dict[str, Any] | None,
+        on_text: Callable[[str], None] | None,
+    ) -> None:
+        self.messages = messages
+        self.max_tokens = max_tokens
+        self.sampling = sampling
+        self.stop = stop
+        self.schema = schema
+        self.on_text = on_text
+        self.result: Future[Completion] = Future()
+        self.cancel = threading.Event()
+
+    @property
+    def batchable(self) -> bool:
+        return self.schema is None
+
+    @property
+    def shape(self) -> tuple[int, tuple[str, ...]]:
+        return self.max_tokens, self.stop
+
+    def say(self, piece: str) -> None:
+        if self.on_text is not None:
+            self.on_text(piece)
