@@ -2,8 +2,9 @@
 
     python benchmarks/ask/texts.py NAME FOLDER
 
-Python's help topics come from the interpreter, the rest from Debian packages (`apt-get download` and `dpkg-deb -x`,
-no root needed). The questions were written against the versions of Debian 12 (bookworm) and Python 3.11.
+Python's help topics and the source of its package asyncio come from the interpreter, the rest from Debian packages
+(`apt-get download` and `dpkg-deb -x`, no root needed). The questions were written against the versions of Debian 12
+(bookworm) and Python 3.11.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ PACKAGES = {
     "git-doc": ("git-doc", "usr/share/doc/git-doc/*.txt"),
     "debian-handbook": ("debian-handbook", "usr/share/doc/debian-handbook/html/en-US/*.html"),
 }
-NAMES = ("topics", *PACKAGES)
+NAMES = ("topics", "asyncio", *PACKAGES)
 
 _TOPICS = "import sys; from pydoc_data.topics import topics; sys.stdout.buffer.write("
 _TOPICS += r"'\n\n\n'.join(f'{key}\n{topics[key]}' for key in sorted(topics)).encode())"
+_ASYNCIO = "import sys, os, asyncio; sys.stdout.buffer.write(os.fsencode(os.path.dirname(asyncio.__file__)))"
 
 
 def fetch(name: str, folder: Path) -> list[Path]:
@@ -48,7 +50,10 @@ def fetch(name: str, folder: Path) -> list[Path]:
             made = Path(scratch) / "made"
             made.mkdir()
             if name == "topics":
-                (made / "topics.txt").write_bytes(_topics())
+                (made / "topics.txt").write_bytes(_python(name, _TOPICS))
+            elif name == "asyncio":
+                for path in Path(os.fsdecode(_python(name, _ASYNCIO))).glob("*.py"):
+                    shutil.copyfile(path, made / path.name)
             else:
                 _unpack(*PACKAGES[name], Path(scratch), made)
             try:
@@ -56,7 +61,7 @@ def fetch(name: str, folder: Path) -> list[Path]:
             except OSError:
                 if not place.is_dir():  # else another process was faster, with the same files
                     raise
-    return sorted(path for path in place.iterdir() if path.suffix in {".txt", ".html"})
+    return sorted(path for path in place.iterdir() if path.suffix in {".txt", ".html", ".py"})
 
 
 def plain(path: Path) -> str:
@@ -70,11 +75,12 @@ def plain(path: Path) -> str:
     return "".join(strip.parts)
 
 
-def _topics() -> bytes:
+def _python(name: str, code: str) -> bytes:
+    """What `code`, run by Python 3.11, writes; it is for text `name`."""
     python = sys.executable if sys.version_info[:2] == (3, 11) else shutil.which("python3.11")
     if python is None:
-        raise SystemExit("the text `topics` is that of Python 3.11, and there is no python3.11 on the path")
-    return subprocess.run([python, "-c", _TOPICS], check=True, capture_output=True).stdout
+        raise SystemExit(f"the text `{name}` is that of Python 3.11, and there is no python3.11 on the path")
+    return subprocess.run([python, "-c", code], check=True, capture_output=True).stdout
 
 
 def _unpack(package: str, pattern: str, scratch: Path, made: Path) -> None:
