@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conflicts --constraint constraints.txt
 TEXT := build/demo/python-topics.txt
 QUESTION ?= How many digits may an octal escape in a string literal have?
 

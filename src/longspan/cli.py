@@ -14,6 +14,7 @@ import typer
 
 from longspan import __version__
 from longspan.errors import LongspanError, UsageError
+from longspan.terminal import printable
 
 if TYPE_CHECKING:
     from longspan.corpus import Corpus
@@ -136,7 +137,7 @@ def _settings(reader: str, max_tokens: int, budget: int | None, screen: _Screen)
     if reader not in ("auto", "extract", "generate"):
         raise UsageError(f"There is no reader named {reader!r}: choose auto, extract or generate.")
     return Settings(
-        reader=reader,
+        reader=reader,  # type: ignore[arg-type]  # checked above
         max_tokens=max_tokens,
         budget=budget,
         on_text=screen.text,
@@ -170,7 +171,7 @@ def _answer(
 def _converse(
     corpus: Corpus, llm: LLM, workflow: str, settings: Settings, screen: _Screen, trace: Path | None, asked: str
 ) -> None:
-    """Questions one after the other; each stands for itself, but one that only points back gets the last one's words."""
+    """Questions one after the other; one that points back to the last is given the last one's words."""
     from longspan.workflows.question import standalone
 
     while True:
@@ -263,19 +264,13 @@ class _Screen:
         print(printable("\n".join(lines)), file=sys.stderr)  # noqa: T201
 
 
-def printable(text: str) -> str:
-    """The text without terminal control characters and lone surrogates; new lines and tabs stay."""
-    kept = "".join(char if char in "\n\t" or (ord(char) >= 32 and not 127 <= ord(char) < 160) else " " for char in text)
-    return kept.encode("utf-8", "replace").decode("utf-8")
-
-
 @app.command("trace")
-def show_trace(file: Annotated[Path, typer.Argument(help="A file written by `longspan ask --trace`.")]) -> None:
+def trace_command(file: Annotated[Path, typer.Argument(help="A file written by `longspan ask --trace`.")]) -> None:
     """Show a run as a tree: each call, its tokens and seconds."""
     from longspan import trace as traces
-    from longspan.tracetree import show
+    from longspan.terminal import show_trace
 
-    show(traces.load(file))
+    show_trace(traces.load(file))
 
 
 @app.command()
@@ -384,7 +379,7 @@ def main() -> NoReturn:
         code = 130
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("click", "typer"):
-            _say(getattr(error, "format_message", lambda: str(error))() + " Try --help.")
+            _say(f"{error.format_message() if hasattr(error, 'format_message') else error} Try --help.")
             code = 2
         elif os.environ.get("LONGSPAN_DEBUG"):
             raise

@@ -1,8 +1,8 @@
 """Read everything, part by part, and put the findings together: for lists, counts and summaries.
 
 Map: every part of the text (as much as the model reads well at once) is asked for what it holds. Reduce: lists are
-joined and counted by the program, without the model; notes are condensed by the model, in as many rounds as their length
-takes. Finished parts are kept, so that a run that was stopped goes on where it was.
+joined and counted by the program, without the model; notes are condensed by the model, in as many rounds as their
+length takes. Finished parts are kept, so that a run that was stopped goes on where it was.
 
 With the *extract* reader nothing is written by the model: the map step scores every unit against the question, and the
 findings are the units themselves; a summary is then the units nearest to the text's own centre that differ from each
@@ -199,10 +199,7 @@ def _note_tokens(room: int, settings: Settings) -> int:
 def _extract(question: str, kind: str, corpus: Corpus, llm: LLM, settings: Settings, note: str) -> Answer:
     """Lists, counts and summaries made of quotes: every unit of the text is scored, none is written."""
     parts = list(everything(corpus, llm.count_batch, PART_TOKENS))
-    if kind == "summary":
-        chosen = _central(parts, corpus, settings)
-    else:
-        chosen = _covering(question, parts, corpus, settings)
+    chosen = _central(parts, corpus, settings) if kind == "summary" else _covering(question, parts, corpus, settings)
     if not chosen:
         return _say(Answer(question, REFUSAL, True, [], "map-reduce", llm.name, note), settings)
     citations = [Citation.of(unit.document, unit.start, unit.end, score) for unit, score in chosen]

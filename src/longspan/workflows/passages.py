@@ -19,10 +19,17 @@ class Unit:
     passage: Passage
     start: int
     end: int
+    lead_start: int = 0
+    lead_end: int = 0
 
     @property
     def text(self) -> str:
         return self.document.text[self.start : self.end]
+
+    @property
+    def lead(self) -> str:
+        """What the unit stands under: the sentence that introduces its list, the term that it defines; or ""."""
+        return self.document.text[self.lead_start : self.lead_end]
 
 
 def flat(text: str) -> str:
@@ -35,8 +42,7 @@ def units(corpus: Corpus, found: Iterable[Passage]) -> list[Unit]:
     out = []
     for passage in found:
         document = corpus.document(passage.document)
-        for start, end in sentences(document.text, passage.start, passage.end):
-            out.append(Unit(document, passage, start, end))
+        out += [Unit(document, passage, *found) for found in sentences(document.text, passage.start, passage.end)]
     return out
 
 

@@ -19,7 +19,8 @@ _COUNT = re.compile(
     re.IGNORECASE,
 )
 _LIST = re.compile(
-    r"^\W*(list|enumerate|find|name|show|give( me)?) (\w+ )?(all|every|each)\b|\ball (of )?the (\w+ )+(mentioned|listed|named)\b",
+    r"^\W*(list|enumerate|find|name|show|give( me)?) (\w+ )?(all|every|each)\b"
+    r"|\ball (of )?the (\w+ )+(mentioned|listed|named)\b",
     re.IGNORECASE,
 )
 

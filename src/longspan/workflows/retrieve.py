@@ -45,8 +45,8 @@ async def retrieve(question: str, corpus: Corpus, llm: LLM, settings: Settings) 
     with span("rank", "retrieval") as step:
         ranked = await rank(question, hits, index, llm, settings, with_model=reader == "extract")
         step.output = [
-            {"unit": unit.text, "line": unit.document.line_of(unit.start), "score": round(score, 3)}
-            for unit, score in zip(ranked.units[:8], ranked.scores[:8], strict=True)
+            {"quote": quote.text, "line": quote.document.line_of(quote.start), "score": round(score, 3)}
+            for quote, score in zip(ranked.quotes[:8], ranked.scores[:8], strict=True)
         ]
     if reader == "extract":
         text, refused, citations = await extract(question, ranked, corpus, llm, settings)

@@ -18,7 +18,8 @@ STOP = frozenset(
     my name named need needs neither no nor not of off on once one only or other our out over own per please same say
     says shall she should show so some such take tell than that the their them then there these they thing this those
     through to too under until up use used uses using very was we were what whatever when where whether which while who
-    whom whose why will with within without work would you your s t d ll re ve m don doesn isn aren wasn didn won""".split()
+    whom whose why will with within without work would you your s t d ll re ve m don doesn isn aren wasn didn
+    won""".split()
 )
 
 _stemmer = snowballstemmer.stemmer("english")

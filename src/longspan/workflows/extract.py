@@ -1,0 +1,214 @@
+"""The reader for small models: it chooses verbatim quotes instead of writing.
+
+A model of 135 M parameters that is given the right passage still writes wrong answers, and invents one when there is
+none; what it does well is to say how likely a question is after a text. So every unit (sentence, item, row) of the
+passages found is scored as evidence for the question, by
+
+- the encoder: cosine of the question with the unit (under its lead) and with its passage,
+- the words: the share of the question's words, weighted by rarity, that stand in the unit's surroundings,
+- search: the passage's fused rank,
+- the kind of answer that the question's wording asks for,
+- the model: log P(question | quote) - log P(question), as a mean over the question's tokens. Reading all units would
+  take a minute, so only the `READ` best by the other features are read.
+
+The score is linear; its weights are those of a conditional logit (which unit of the question's units is the answer?),
+and whether to refuse is a logistic regression on the best quotes' features. Both were fitted on the development
+questions by benchmarks/ask/calibrate.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from longspan.corpus import Corpus, Document, Passage
+from longspan.llm import LLM, Scorer
+from longspan.retrieval import Hit, Index
+from longspan.workflows.answer import Citation, Settings
+from longspan.workflows.budget import BudgetSpent
+from longspan.workflows.expected import expects, holds
+from longspan.workflows.generate import REFUSAL
+from longspan.workflows.passages import Unit, flat, units
+from longspan.workflows.words import content_words, stems
+
+Features = npt.NDArray[np.float64]
+
+FEATURES = ("unit", "passage", "words", "rank", "kind", "model")
+# Without the model's reading: what is worth reading, and all there is for an LLM that cannot score.
+WEIGHTS_SEARCH = np.array([5.3, 8.7, 7.8, 1.4, 2.0, 0.0])
+WEIGHTS_MODEL = np.array([7.5, 8.2, 4.2, 1.3, 1.45, 1.9])
+READ = 24
+QUOTE_WORDS = 80  # a quote is the unit and its neighbours in the passage up to this length
+QUOTES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A unit with the neighbours that it is quoted with: `document.text[start:end]`."""
+
+    unit: Unit
+    start: int
+    end: int
+
+    @property
+    def document(self) -> Document:
+        return self.unit.document
+
+    @property
+    def text(self) -> str:
+        return self.document.text[self.start : self.end]
+
+    @property
+    def lead(self) -> str:
+        """What the quote stands under, where that is not in the quote itself."""
+        return self.unit.lead if self.unit.lead_end <= self.start else ""
+
+    @property
+    def context(self) -> str:
+        """The quote as it is read: on one line, below its lead."""
+        lead = flat(self.lead)
+        return f"{lead} {flat(self.text)}" if lead else flat(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Quotes, best first, with their features [n, len(FEATURES)] and scores (natural log odds among each other)."""
+
+    quotes: list[Quote]
+    features: Features
+    scores: list[float]
+
+    def passages(self) -> list[Passage]:
+        """The passages of the quotes, each once, best first."""
+        return list(dict.fromkeys(quote.unit.passage for quote in self.quotes))
+
+
+def quotes_of(found: Sequence[Unit], words: int) -> list[Quote]:
+    """Each unit with its neighbours of the same passage, the nearer first, up to `words` words in all."""
+    lengths = [len(unit.text.split()) for unit in found]
+    quotes = []
+    for at, unit in enumerate(found):
+        first = last = at
+        left = words - lengths[at]
+        for step in (1, -1, 2, -2, 3, -3):
+            other = at + step
+            if not 0 <= other < len(found) or found[other].passage is not unit.passage:
+                continue
+            if other not in (first - 1, last + 1) or lengths[other] > left:
+                continue
+            first, last = min(first, other), max(last, other)
+            left -= lengths[other]
+        quotes.append(Quote(unit, found[first].start, found[last].end))
+    return quotes
+
+
+def candidates(question: str, hits: Sequence[Hit], index: Index) -> tuple[list[Quote], Features]:
+    """All units of the passages found as quotes, and their features but the model's (which is 0)."""
+    found = units(index.corpus, [hit.passage for hit in hits])
+    if not found:
+        return [], np.zeros((0, len(FEATURES)))
+    quotes = quotes_of(found, QUOTE_WORDS)
+    hit_of = {id(hit.passage): hit for hit in hits}
+    vectors = index.encoder([question, *(flat(f"{unit.lead} {unit.text}") for unit in found)])
+    cosine = vectors[1:] @ vectors[0]
+    weight = rarity(question, hits, index.corpus)
+    total = sum(weight.values())
+    pattern = expects(question)
+    features = np.zeros((len(quotes), len(FEATURES)))
+    for row, (quote, near) in enumerate(zip(quotes, cosine, strict=True)):
+        hit = hit_of[id(quote.unit.passage)]
+        present = set(stems(f"{hit.passage.heading} {quote.lead} {quote.text}"))
+        covered = sum(value for stem, value in weight.items() if stem in present) / total if total else 0.0
+        kind = holds(pattern, question, flat(quote.text))
+        features[row] = (near, hit.cosine, covered, 60.0 * hit.score, kind, 0.0)
+    return quotes, features
+
+
+def rarity(question: str, hits: Sequence[Hit], corpus: Corpus) -> dict[str, float]:
+    """The question's stems, weighted by how few of the passages found have them."""
+    wanted = dict.fromkeys(stem for word in content_words(question) for stem in stems(word))
+    counts = dict.fromkeys(wanted, 0)
+    for hit in hits:
+        text = corpus.document(hit.passage.document).text[hit.passage.start : hit.passage.end]
+        for stem in set(stems(f"{hit.passage.heading} {text}")) & counts.keys():
+            counts[stem] += 1
+    return {stem: math.log(1 + (len(hits) + 1) / (count + 0.5)) for stem, count in counts.items()}
+
+
+async def rank(
+    question: str, hits: Sequence[Hit], index: Index, llm: LLM, settings: Settings, *, with_model: bool
+) -> Ranked:
+    """The quotes of the passages found, best first; with `with_model` read by the model, if it can score."""
+    quotes, features = await asyncio.to_thread(candidates, question, hits, index)
+    scores = features @ WEIGHTS_SEARCH
+    order = np.argsort(-scores, kind="stable")
+    if with_model and isinstance(llm, Scorer) and quotes:
+        order = order[:READ]
+        try:
+            features[order, -1] = await gains(question, [quotes[i].context for i in order], llm)
+            scores = features @ WEIGHTS_MODEL
+            order = order[np.argsort(-scores[order], kind="stable")]
+        except BudgetSpent:
+            pass
+    return Ranked([quotes[i] for i in order], features[order], [float(scores[i]) for i in order])
+
+
+async def gains(question: str, contexts: Sequence[str], scorer: Scorer) -> list[float]:
+    """log P(question | context) - log P(question) for each context, in nats a token of the question."""
+    scored = await scorer.loglikelihood([(READING.format(text), f" {question}") for text in ("", *contexts)])
+    mean = [sum(tokens) / max(len(tokens), 1) for tokens in scored]
+    return [value - mean[0] for value in mean[1:]]
+
+
+READING = "Passage: {}\nQuestion:"
+
+
+async def extract(
+    question: str, ranked: Ranked, corpus: Corpus, llm: LLM, settings: Settings
+) -> tuple[str, bool, list[Citation]]:
+    """The answer in the text's own words: (text, refused, citations)."""
+    if not ranked.quotes:
+        return _said(REFUSAL, settings), True, []
+    stated = answerable(ranked)
+    share = np.exp(np.array(ranked.scores) - max(ranked.scores))
+    share /= share.sum()
+    best: dict[Passage, int] = {}  # the best quote of each passage, by its place in the ranking
+    for at, quote in enumerate(ranked.quotes):
+        best.setdefault(quote.unit.passage, at)
+    citations = []
+    for passage, at in list(best.items())[:QUOTES]:
+        same = [i for i, quote in enumerate(ranked.quotes) if quote.unit.passage is passage]
+        quote = ranked.quotes[at]
+        citations.append(Citation.of(quote.document, quote.start, quote.end, stated * float(share[same].sum())))
+    if stated < REFUSE_BELOW:
+        return _said(REFUSAL, settings), True, citations
+    return _said(f"{shown(ranked.quotes[0])} [1]", settings), False, citations
+
+
+def answerable(ranked: Ranked) -> float:
+    """The probability that the passages found hold the answer."""
+    return 1.0
+
+
+REFUSE_BELOW = 0.5
+
+
+def shown(quote: Quote) -> str:
+    """The quote for reading: its own lines without their common indentation, below its lead."""
+    first = quote.document.text.rfind("\n", 0, quote.start) + 1
+    margin = quote.document.text[first : quote.start]
+    text = textwrap.dedent(margin + quote.text) if not margin.strip() else quote.text
+    lead = flat(quote.lead)
+    return f"{lead}\n{text}" if lead else text
+
+
+def _said(text: str, settings: Settings) -> str:
+    if settings.on_text:
+        settings.on_text(text)
+    return text
