@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ FEATURES = ("unit", "passage", "words", "rank", "kind", "model")
 WEIGHTS_SEARCH = np.array([5.3, 8.7, 7.8, 1.4, 2.0, 0.0])
 WEIGHTS_MODEL = np.array([7.5, 8.2, 4.2, 1.3, 1.45, 1.9])
 READ = 24
-QUOTE_WORDS = 80  # a quote is the unit and its neighbours in the passage up to this length
+QUOTE_WORDS = 100  # a quote is the unit and its neighbours in the passage up to this length
 QUOTES = 3
 
 
@@ -71,9 +72,10 @@ class Quote:
 
     @property
     def context(self) -> str:
-        """The quote as it is read: on one line, below its lead."""
-        lead = flat(self.lead)
-        return f"{lead} {flat(self.text)}" if lead else flat(self.text)
+        """The quote as it is read: on one line, below its heading and lead."""
+        heading = self.unit.passage.heading.rpartition(" > ")[2]
+        above = [f"{heading}:" if heading else "", flat(self.lead)]
+        return " ".join(part for part in (*above, flat(self.text)) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +91,29 @@ class Ranked:
         return list(dict.fromkeys(quote.unit.passage for quote in self.quotes))
 
 
-def quotes_of(found: Sequence[Unit], words: int) -> list[Quote]:
-    """Each unit with its neighbours of the same passage, the nearer first, up to `words` words in all."""
+def quotes_of(found: Sequence[Unit], words: int = QUOTE_WORDS) -> list[Quote]:
+    """Each unit with its neighbours in the passage, up to `words` words: its own paragraph first."""
     lengths = [len(unit.text.split()) for unit in found]
     quotes = []
     for at, unit in enumerate(found):
-        first = last = at
-        left = words - lengths[at]
-        for step in (1, -1, 2, -2, 3, -3):
-            other = at + step
-            if not 0 <= other < len(found) or found[other].passage is not unit.passage:
-                continue
-            if other not in (first - 1, last + 1) or lengths[other] > left:
-                continue
-            first, last = min(first, other), max(last, other)
-            left -= lengths[other]
+        first, last, left = at, at, words - lengths[at]
+        for beyond in (False, True):
+            growing = [1, -1]  # by turns forward and back
+            while growing:
+                step = growing.pop(0)
+                other = last + 1 if step == 1 else first - 1
+                if not 0 <= other < len(found) or found[other].passage is not unit.passage or lengths[other] > left:
+                    continue
+                near, far = (found[last], found[other]) if step == 1 else (found[other], found[first])
+                if not beyond and _PARAGRAPH.search(unit.document.text, near.end, far.start):
+                    continue
+                first, last, left = min(first, other), max(last, other), left - lengths[other]
+                growing.append(step)
         quotes.append(Quote(unit, found[first].start, found[last].end))
     return quotes
+
+
+_PARAGRAPH = re.compile(r"(?:\r\n|\r|\n)[^\S\r\n]*(?:\r\n|\r|\n)")
 
 
 def candidates(question: str, hits: Sequence[Hit], index: Index) -> tuple[list[Quote], Features]:
@@ -113,7 +121,7 @@ def candidates(question: str, hits: Sequence[Hit], index: Index) -> tuple[list[Q
     found = units(index.corpus, [hit.passage for hit in hits])
     if not found:
         return [], np.zeros((0, len(FEATURES)))
-    quotes = quotes_of(found, QUOTE_WORDS)
+    quotes = quotes_of(found)
     hit_of = {id(hit.passage): hit for hit in hits}
     vectors = index.encoder([question, *(flat(f"{unit.lead} {unit.text}") for unit in found)])
     cosine = vectors[1:] @ vectors[0]
