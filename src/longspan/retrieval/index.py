@@ -299,6 +299,21 @@ class Index:
         """Embed every passage that has no vector yet; what is done is kept when interrupted. Returns how many."""
         return int(self._guard(self._embed_missing))
 
+    def vectors(self) -> tuple[list[Passage], Vectors]:
+        """All passages with their vectors, float32 [passages, dimensions]; what has none yet is embedded."""
+        return self._guard(self._all_vectors)  # type: ignore[no-any-return]
+
+    def _all_vectors(self) -> tuple[list[Passage], Vectors]:
+        self._embed_missing()
+        stored = self._table("vectors").search().select(["key", "vector"]).limit(None).to_arrow()
+        column = stored["vector"].combine_chunks()
+        matrix = np.asarray(column.flatten(), dtype=np.float32).reshape(len(column), -1)
+        row_of = {key: row for row, key in enumerate(stored["key"].to_pylist())}
+        columns = ["key", "document", "start", "end", "line_start", "line_end", "tokens", "heading", "page"]
+        rows = self._table("passages").search().select(columns).limit(None).to_list()
+        rows = sorted((row for row in rows if row["key"] in row_of), key=lambda row: (row["document"], row["start"]))
+        return [_passage(row) for row in rows], matrix[[row_of[row["key"]] for row in rows]]
+
     def _embed_missing(self) -> int:
         table, vectors = self._table("passages"), self._table("vectors")
         if vectors.count_rows() >= table.count_rows():

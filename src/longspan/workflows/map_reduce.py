@@ -4,22 +4,25 @@ Map: every part of the text (as much as the model reads well at once) is asked f
 joined and counted by the program, without the model; notes are condensed by the model, in as many rounds as their
 length takes. Finished parts are kept, so that a run that was stopped goes on where it was.
 
-With the *extract* reader nothing is written by the model: the map step scores every unit against the question, and the
-findings are the units themselves; a summary is then the units nearest to the text's own centre that differ from each
-other (centroid with maximal marginal relevance, Carbonell & Goldstein 1998).
+With the *extract* reader nothing is written by the model: a list is every unit that has the question's words, a count
+is their number, and a summary is one sentence for each theme (cluster of passages) of the text.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from longspan.corpus import Corpus, Passage
 from longspan.llm import LLM
 from longspan.llm.protocol import Message
 from longspan.registry import register
+from longspan.retrieval import Index, Vectors
 from longspan.trace import span
 from longspan.workflows.answer import Answer, Citation, Settings
 from longspan.workflows.budget import BudgetSpent
@@ -197,55 +200,98 @@ def _note_tokens(room: int, settings: Settings) -> int:
 
 
 def _extract(question: str, kind: str, corpus: Corpus, llm: LLM, settings: Settings, note: str) -> Answer:
-    """Lists, counts and summaries made of quotes: every unit of the text is scored, none is written."""
-    parts = list(everything(corpus, llm.count_batch, PART_TOKENS))
-    chosen = _central(parts, corpus, settings) if kind == "summary" else _covering(question, parts, corpus, settings)
+    """Lists, counts and summaries made of quotes: every unit of the text is looked at, none is written."""
+    chosen = _central(corpus, llm, settings) if kind == "summary" else _covering(question, corpus, llm, settings)
     if not chosen:
         return _say(Answer(question, REFUSAL, True, [], "map-reduce", llm.name, note), settings)
     citations = [Citation.of(unit.document, unit.start, unit.end, score) for unit, score in chosen]
-    lines = [f"- {flat(citation.quote)} [{number}]" for number, citation in enumerate(citations, 1)]
-    head = [f"{len(lines)} statements in the text fit the question:"] if kind == "count" else []
+    lines = [f"- {_headed(unit, kind)}{flat(unit.text)} [{number}]" for number, (unit, _) in enumerate(chosen, 1)]
+    head = [f"{len(lines)} statements in the text have the question's words:"] if kind == "count" else []
     return _say(Answer(question, "\n".join(head + lines), False, citations, "map-reduce", llm.name, note), settings)
 
 
-def _covering(question: str, parts: Sequence[Passage], corpus: Corpus, settings: Settings) -> list[tuple[Unit, float]]:
+def _headed(unit: Unit, kind: str) -> str:
+    """In a summary, the heading that a quote stands under; in a list, what introduces it."""
+    above = unit.passage.heading.rpartition(" > ")[2] if kind == "summary" else flat(unit.lead)
+    return f"{above.rstrip(':')}: " if above else ""
+
+
+def _covering(question: str, corpus: Corpus, llm: LLM, settings: Settings) -> list[tuple[Unit, float]]:
+    """The units that have nearly all of the question's words (rare ones weigh more), in reading order, each once."""
+    parts = list(everything(corpus, llm.count_batch, PART_TOKENS))
     wanted = {stem for word in content_words(question) if word not in LISTING for stem in stems(word)}
-    found: dict[str, tuple[Unit, float]] = {}
+    covers: list[tuple[Unit, set[str]]] = []
     for number, part in enumerate(parts):
         if settings.on_progress:
             settings.on_progress("reading parts", number + 1, len(parts))
         for unit in units(corpus, [part]):
-            share = len(wanted & set(stems(unit.text))) / max(len(wanted), 1)
-            if share >= EXTRACT_SHARE:
-                found.setdefault(flat(unit.text).lower(), (unit, share))
+            present = wanted & set(stems(f"{unit.lead} {unit.text}"))
+            if present:
+                covers.append((unit, present))
+    counts = Counter(stem for _, present in covers for stem in present)
+    weight = {stem: math.log(1 + (len(covers) + 1) / (counts[stem] + 0.5)) for stem in wanted}
+    total = sum(weight.values())
+    found: dict[str, tuple[Unit, float]] = {}
+    for unit, present in covers:
+        share = sum(weight[stem] for stem in present) / total
+        if share >= EXTRACT_SHARE:
+            found.setdefault(flat(unit.text).lower(), (unit, share))
     return list(found.values())
 
 
-# Words that ask for a list and are not what is listed.
-LISTING = STOP | {"list", "all", "every", "each", "many", "count", "number", "times", "enumerate", "text", "document"}
+# Words that ask for a list or a count and are not what is listed.
+LISTING = STOP | set(
+    "list all every each many count number times enumerate text document mention mentioned mentions occur occurs "
+    "appear appears word words term terms statement statements place places find show".split()
+)
 
 
-def _central(parts: Sequence[Passage], corpus: Corpus, settings: Settings) -> list[tuple[Unit, float]]:
-    encoder = settings.encoder
-    vectors = encoder(
-        [corpus.document(part.document).text[part.start : part.end] for part in parts],
-        lambda done, total: settings.on_progress("embedding", done, total) if settings.on_progress else None,
+def _central(corpus: Corpus, llm: LLM, settings: Settings) -> list[tuple[Unit, float]]:
+    """The text's themes (clusters of its passages), the larger ones, each by the sentence nearest to its centre."""
+    index = Index.open(
+        corpus,
+        llm.count_batch,
+        tokenizer=llm.tokenizer_name,
+        encoder=settings.encoder,
+        progress=settings.on_progress,
     )
-    centre = vectors.mean(0)
-    near = np.argsort(-(vectors @ centre))[:SUMMARY_UNITS]
-    candidates = [unit for unit in units(corpus, [parts[i] for i in near]) if len(unit.text.split()) >= 8]
-    if not candidates:
+    found, vectors = index.vectors()
+    if not found:
         return []
-    points = encoder([flat(unit.text) for unit in candidates])
-    relevance = points @ (centre / max(float(np.linalg.norm(centre)), 1e-9))
-    chosen: list[int] = []
-    while len(chosen) < min(SUMMARY_UNITS, len(candidates)):
-        repeated = (points @ points[chosen].T).max(1) if chosen else np.zeros(len(candidates))
-        gain = 0.7 * relevance - 0.3 * repeated
-        gain[chosen] = -np.inf
-        chosen.append(int(gain.argmax()))
-    order = sorted(chosen, key=lambda i: (candidates[i].document.name, candidates[i].start))
-    return [(candidates[i], float(relevance[i])) for i in order]
+    theme, centres = _clusters(vectors, min(SUMMARY_UNITS, len(found)))
+    chosen = []
+    for number, centre in enumerate(centres):
+        inside = np.flatnonzero(theme == number)
+        near = inside[np.argsort(-(vectors[inside] @ centre))][:4]
+        sentences = [unit for unit in units(corpus, [found[i] for i in near]) if _is_sentence(unit)]
+        if sentences:
+            closeness = settings.encoder([flat(unit.text) for unit in sentences]) @ centre
+            best = int(closeness.argmax())
+            chosen.append((sentences[best], float(closeness[best])))
+    return sorted(chosen, key=lambda item: (item[0].document.name, item[0].start))
+
+
+def _is_sentence(unit: Unit) -> bool:
+    words = unit.text.split()
+    return 8 <= len(words) <= 60 and unit.text.rstrip("\"'”)*_` ").endswith((".", "!", "?", "。"))
+
+
+def _clusters(vectors: Vectors, count: int) -> tuple[npt.NDArray[np.int64], Vectors]:
+    """Spherical k-means: the cluster of each vector, and the centres; begun with vectors far from each other."""
+    first = int((vectors @ vectors.mean(0)).argmax())
+    begin = [first]
+    nearest = vectors @ vectors[first]
+    while len(begin) < count:
+        begin.append(int(nearest.argmin()))
+        nearest = np.maximum(nearest, vectors @ vectors[begin[-1]])
+    centres = vectors[begin]
+    for _ in range(20):
+        theme = (vectors @ centres.T).argmax(1)
+        for number in range(count):
+            if (theme == number).any():
+                centres[number] = vectors[theme == number].mean(0)
+        centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-9)
+    return (vectors @ centres.T).argmax(1), centres
 
 
 def _say(answer: Answer, settings: Settings) -> Answer:
