@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from longspan.corpus.document import Document
-from longspan.corpus.reading import CONVERTED, Unreadable, identify, read
+from longspan.corpus.reading import MAX_BYTES, Unreadable, identify, read, refuse_binary
 from longspan.errors import LongspanError, MissingExtra
 
 KEPT_CHARACTERS = 64_000_000  # of recently used documents
@@ -110,18 +111,26 @@ class Corpus:
             self.sources = [document.id if source == "-" else source for source in self.sources]
 
     def _add_path(self, source: str, seen: set[str]) -> None:
-        path = Path(source).expanduser()
-        if path.is_dir():
-            self._add_all(_walk(path), seen)
-        elif path.exists() or path.is_symlink():
+        try:
+            path = Path(source).expanduser()
+            is_folder, exists = path.is_dir(), path.exists() or path.is_symlink()
+        except (OSError, RuntimeError, ValueError) as error:  # too long a name, no such home, a folder out of bounds
+            reason = getattr(error, "strerror", None) or error
+            raise LongspanError(f"{_short(source)} cannot be opened as a file or folder: {reason}.") from error
+        if is_folder:
+            self._add_all(self._walk(path), seen)
+        elif exists and (path.is_file() or path.is_symlink()):
             self._add_file(path, seen)
+        elif exists:  # a pipe, which can be read only once
+            self._add_bytes(source, _bytes(path))
         elif glob.has_magic(source):
-            matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+            # Path.glob takes no absolute pattern, and finds hidden files too.
+            matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
             if not matches:
-                raise LongspanError(f"No file matches {source}.")
+                raise LongspanError(f"No file matches {_short(source)}: check the pattern.")
             self._add_all((file for file in matches if file.is_file()), seen)
         else:
-            raise LongspanError(f"There is no file or folder {source}: check the path.")
+            raise LongspanError(f"There is no file or folder {_short(source)}: check the path.")
 
     def _add_all(self, files: Iterator[Path], seen: set[str]) -> None:
         for file in files:
@@ -136,13 +145,11 @@ class Corpus:
             return
         name = str(path)
         data = _bytes(path)
-        if path.suffix.lower() in CONVERTED or data.startswith(b"%PDF-"):
-            document = read(name, data)  # converted now, so that what cannot be is known; the cache keeps it
+        document = read(name, data, glance=True)  # now, so that what cannot be read is known
+        if document.kind != "html":
             self._keep(document)
-        else:
-            _check_readable(name, data)
         seen.add(real)
-        key = identify(name, data)
+        key, size = document.id, len(data)
 
         def load() -> Document:
             document = read(name, _bytes(path))
@@ -150,7 +157,20 @@ class Corpus:
                 raise LongspanError(f"{name} was changed while it was read: ask again.")
             return document
 
-        self._add(key, name, len(data), load)
+        self._add(key, name, size, load)
+
+    def _walk(self, folder: Path) -> Iterator[Path]:
+        """The files below a folder, in the order of their names. Links to folders are not followed: no loops."""
+
+        def refused(error: OSError) -> None:
+            self.skipped.append(Skipped(str(error.filename), f"cannot be entered: {error.strerror or error}"))
+
+        for root, folders, files in os.walk(folder, onerror=refused):
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED_FOLDERS)
+            for name in sorted(files):
+                file = Path(root) / name
+                if not name.startswith(".") and file.is_file():
+                    yield file
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -165,12 +185,7 @@ class Corpus:
     @property
     def key(self) -> str:
         """What an index of these sources goes by: their places, however they were spelled."""
-        places = [
-            source
-            if source.startswith(("http://", "https://")) or not os.path.lexists(source)
-            else os.path.realpath(source)
-            for source in self.sources
-        ]
+        places = [_place(source) for source in self.sources]
         joined = "\0".join(sorted(places)).encode("utf-8", "surrogatepass")
         return hashlib.sha256(joined).hexdigest()
 
@@ -189,6 +204,8 @@ class Corpus:
             yield self.document(entry.id)
 
     def _keep(self, document: Document) -> None:
+        if document.id in self._kept:
+            return
         self._kept[document.id] = document
         self._kept_characters += len(document.text)
         while self._kept_characters > KEPT_CHARACTERS and len(self._kept) > 1:
@@ -196,28 +213,32 @@ class Corpus:
             self._kept_characters -= len(old.text)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):  # does not follow links to folders: no loops
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED_FOLDERS)
-        for name in sorted(files):
-            file = Path(root) / name
-            if not name.startswith(".") and file.is_file():
-                yield file
+def _place(source: str) -> str:
+    if source.startswith(("http://", "https://")):
+        return source
+    with contextlib.suppress(RuntimeError, ValueError):  # a name that only looks like a path
+        path = Path(source).expanduser()
+        return os.path.realpath(path) if os.path.lexists(path) else source
+    return source
 
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise Unreadable(f"{path} is larger than {MAX_BYTES // 1_000_000} MB: split it into files.")
+            if size:  # a video must not be read to the end to learn that it is none
+                refuse_binary(str(path), file.read(8192))
+                file.seek(0)
+            return file.read()
     except OSError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _check_readable(name: str, data: bytes) -> None:
-    """Refuse what is empty or binary without decoding all of it."""
-    if not data.strip():
-        raise Unreadable(f"{name} is empty: there is nothing to read.")
-    if b"\0" in data[:8192] and not data.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
-        raise Unreadable(f"{name} is a binary file, not text: give its text, or a PDF, DOCX, EPUB or HTML version.")
+def _short(source: str) -> str:
+    """A source in an error message; a text that was given for a path does not fill the screen."""
+    return source if len(source) <= 200 else f"{source[:80]}… ({len(source)} characters)"
 
 
 def _download(url: str) -> tuple[bytes, str]:

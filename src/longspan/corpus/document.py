@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,9 +28,11 @@ class Document:
     page_starts: tuple[int, ...] = ()
 
     @cached_property
-    def line_starts(self) -> list[int]:
+    def line_starts(self) -> array[int]:
         """Offsets of line beginnings; lines end at \\n, \\r\\n or \\r."""
-        return [0, *(end.end() for end in _LINE_END.finditer(self.text))]
+        starts = array("q", [0])  # a list would take five times the room
+        starts.extend(end.end() for end in _LINE_END.finditer(self.text))
+        return starts
 
     def line_of(self, offset: int) -> int:
         """The 1-based number of the line in which the character at `offset` stands."""

@@ -1,7 +1,7 @@
 """A document cut into passages: exact spans, cut at structure, within a token budget.
 
-One pass over the lines finds blocks (paragraphs, code, list items) and headings; blocks that belong together (a term and
-its definition, a sentence that ends in a colon and its list, a definition in source code and its body) form groups;
+One pass over the lines finds blocks (paragraphs, code, list items) and headings; blocks that belong together (a term
+and its definition, a sentence that ends in a colon and its list, a definition in source code and its body) form groups;
 groups are packed into passages until the budget is reached or a new section begins. Only what is larger than the budget
 is divided: a group at its blocks, a block at its sentences, a sentence at white space. Memory is bounded by a batch of
 blocks, time is linear.
