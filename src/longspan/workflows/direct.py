@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from longspan.corpus import Corpus
-from longspan.errors import LongspanError
 from longspan.llm import LLM
 from longspan.registry import register
 from longspan.trace import span
 from longspan.workflows.answer import Answer, Settings
-from longspan.workflows.generate import generate, reading_budget
+from longspan.workflows.generate import generate
 from longspan.workflows.passages import everything
+
+PART_TOKENS = 512  # a part has a number that the model can cite
 
 
 @register("workflow", "direct")
@@ -18,14 +19,8 @@ async def direct(question: str, corpus: Corpus, llm: LLM, settings: Settings) ->
 
     Raises LongspanError when the text does not fit: nothing is cut off.
     """
-    budget = reading_budget(question, llm, settings)
     with span("read everything", "corpus") as step:
-        parts = list(everything(corpus, llm.count_batch, budget))
-        tokens = sum(part.tokens for part in parts)
-        step.output = {"passages": len(parts), "tokens": tokens}
-    if tokens > budget:
-        raise LongspanError(
-            f"The text has {tokens} tokens and {llm.name} has room for {budget}: use --workflow retrieve or map-reduce."
-        )
-    text, refused, citations, note = await generate(question, parts, corpus, llm, settings)
+        parts = list(everything(corpus, llm.count_batch, PART_TOKENS))
+        step.output = {"passages": len(parts), "tokens": sum(part.tokens for part in parts)}
+    text, refused, citations, note = await generate(question, parts, corpus, llm, settings, whole=True)
     return Answer(question, text, refused, citations, "direct", llm.name, note)

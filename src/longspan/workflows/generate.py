@@ -14,7 +14,7 @@ from longspan.errors import LongspanError
 from longspan.llm import LLM
 from longspan.llm.protocol import Message
 from longspan.workflows.answer import Citation, Settings
-from longspan.workflows.passages import pack
+from longspan.workflows.passages import join_neighbours, pack
 from longspan.workflows.support import SUPPORTED, support
 
 SYSTEM = (
@@ -46,16 +46,28 @@ def reading_budget(question: str, llm: LLM, settings: Settings) -> int:
 
 
 async def generate(
-    question: str, ranking: Sequence[Passage], corpus: Corpus, llm: LLM, settings: Settings
+    question: str, ranking: Sequence[Passage], corpus: Corpus, llm: LLM, settings: Settings, *, whole: bool = False
 ) -> tuple[str, bool, list[Citation], str]:
-    """Answer `question` from the best passages of `ranking`: (text, refused, citations, note)."""
-    # Each passage brings its number and its source line along.
+    """Answer `question` from the best passages of `ranking`: (text, refused, citations, note).
+
+    With `whole`, raises LongspanError unless all of them fit.
+    """
     budget = reading_budget(question, llm, settings)
-    chosen = pack(ranking, budget - 24 * min(len(ranking), budget // 128 + 1))
-    shown = "\n".join(
-        PASSAGE.format(number=number, source=_source(corpus, passage), text=_text(corpus, passage))
-        for number, passage in enumerate(chosen, 1)
-    )
+    tokens = [count + 2 for count in llm.count_batch([_block(100, corpus, passage) for passage in ranking])]
+    chosen = pack(ranking, tokens, budget)
+    if whole and len(chosen) < len(ranking):
+        raise LongspanError(
+            f"The text has {sum(tokens)} tokens and {llm.name} has room for {budget}: "
+            "use --workflow retrieve or map-reduce."
+        )
+    if not whole:
+        chosen = join_neighbours(corpus, chosen)
+    if ranking and not chosen:
+        raise LongspanError(
+            f"No passage fits {llm.name}'s window of {llm.window} tokens beside the question and the answer: "
+            "ask a shorter question or lower --max-tokens."
+        )
+    shown = "\n".join(_block(number, corpus, passage) for number, passage in enumerate(chosen, 1))
     messages: list[Message] = [
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": ASK.format(passages=shown, question=question)},
@@ -110,13 +122,11 @@ def _cite(corpus: Corpus, passage: Passage, question: str, score: float) -> Cita
     return Citation.of(found[0].document, found[0].start, found[0].end, score)
 
 
-def _source(corpus: Corpus, passage: Passage) -> str:
-    name = corpus.document(passage.document).name
-    return f"({name}, {passage.heading})" if passage.heading else f"({name})"
-
-
-def _text(corpus: Corpus, passage: Passage) -> str:
-    return corpus.document(passage.document).text[passage.start : passage.end]
+def _block(number: int, corpus: Corpus, passage: Passage) -> str:
+    """A passage as the model sees it: its number, where it stands, its text."""
+    document = corpus.document(passage.document)
+    source = f"({document.name}, {passage.heading})" if passage.heading else f"({document.name})"
+    return PASSAGE.format(number=number, source=source, text=document.text[passage.start : passage.end])
 
 
 class _Stream:

@@ -50,29 +50,28 @@ def _joined(left: Passage, right: Passage) -> Passage:
     return replace(left, end=right.end, line_end=right.line_end, tokens=left.tokens + right.tokens)
 
 
-def join_neighbours(corpus: Corpus, found: Sequence[Passage]) -> list[Passage]:
-    """The passages in order of document and place, those with nothing but white space between them joined to one."""
-    joined: list[Passage] = []
-    for passage in sorted(found, key=lambda passage: (passage.document, passage.start)):
-        last = joined[-1] if joined else None
-        if (
-            last
-            and last.document == passage.document
-            and not corpus.document(passage.document).text[last.end : passage.start].strip()
-        ):
-            joined[-1] = _joined(last, passage)
-        else:
-            joined.append(passage)
-    return joined
+def join_neighbours(corpus: Corpus, ranking: Sequence[Passage]) -> list[Passage]:
+    """Passages with nothing but white space between them joined to one, which has the rank of its best."""
+    rank = {passage: number for number, passage in enumerate(ranking)}
+    joined: list[tuple[int, Passage]] = []
+    for passage in sorted(ranking, key=lambda passage: (passage.document, passage.start)):
+        if joined:
+            best, last = joined[-1]
+            between = (last.end, passage.start)
+            if last.document == passage.document and not corpus.document(last.document).text[slice(*between)].strip():
+                joined[-1] = (min(best, rank[passage]), _joined(last, passage))
+                continue
+        joined.append((rank[passage], passage))
+    return [passage for _, passage in sorted(joined, key=lambda item: item[0])]
 
 
-def pack(ranking: Iterable[Passage], budget: int) -> list[Passage]:
-    """The best of a ranking that fit `budget` tokens together (one that is too long is passed over)."""
+def pack(ranking: Sequence[Passage], tokens: Sequence[int], budget: int) -> list[Passage]:
+    """The best of a ranking that fit `budget` together, given what each takes (one too long is passed over)."""
     chosen, spent = [], 0
-    for passage in ranking:
-        if spent + passage.tokens <= budget:
+    for passage, length in zip(ranking, tokens, strict=True):
+        if spent + length <= budget:
             chosen.append(passage)
-            spent += passage.tokens
+            spent += length
     return chosen
 
 
