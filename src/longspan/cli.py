@@ -354,6 +354,9 @@ def index_drop(
         typer.echo(f"dropped {key}")
 
 
+INTERRUPTED = 128 + signal.SIGINT
+
+
 def main() -> NoReturn:
     """Run the command line; problems are one sentence on stderr and a non-zero exit."""
     for stream in (sys.stdout, sys.stderr):
@@ -361,22 +364,15 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        app(standalone_mode=False)
-        code = 0
+        code = app(standalone_mode=False) or 0  # typer turns a Ctrl-C into the code 130
+        if code == INTERRUPTED:
+            _say("Interrupted; what was finished is kept.")
     except LongspanError as error:
         _say(str(error))
         code = error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _say("Interrupted; what was finished is kept.")
-        code = 130
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
-    except typer.Exit as done:
-        code = done.exit_code
-    except typer.Abort:
-        code = 130
+        code = INTERRUPTED
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("click", "typer"):
             _say(f"{error.format_message() if hasattr(error, 'format_message') else error} Try --help.")
