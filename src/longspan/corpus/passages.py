@@ -25,12 +25,14 @@ HEADING_CHARACTERS = 200  # a longer heading path loses its outer parts
 BLOCK_CHARACTERS = 20_000  # a line or paragraph longer than this is read in pieces
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
-_MARKDOWN = re.compile(r"(#{1,6})[ \t]+(\S.*?)[ \t]*#*$")
+_MARKDOWN = re.compile(r"(#{1,6})[ \t]+(\S.*?)(?:[ \t]+#+)?[ \t]*$")
 _NUMBERED = re.compile(r"((?:\d{1,3}|[A-Z])(?:\.\d{1,3})*)\.?[ \t]+([A-Z\"'`“](?:(?![.!?] ).){1,80})$")
 _CHAPTER = re.compile(r"(?:Chapter|CHAPTER|Part|PART|Appendix|APPENDIX|Section|SECTION)[ \t]+[\dIVXA-Z]+\b.{0,90}$")
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9 \-/&,()']{3,70}$")
 _RULE = re.compile(r"([=\-~^\"'*+#`:_])\1{2,}$")
-_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
+# Backticks may name a language, tildes too; a longer rule of tildes alone underlines a title.
+_FENCE = re.compile(r"[ \t]*(`{3,}(?![^`]*`)|~{3,}(?=[ \t]*\w)|~{3}(?=[ \t]*$))")
+_FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(?:(?:[\w.-]+:|[ \t-]).*\r?\n)+?---[ \t]*(?=[\r\n]|\Z)")
 _RULE_LEVEL = {"#": 1, "*": 1, "=": 2, "-": 3, "~": 4, "^": 5, '"': 6, "'": 6, "`": 6, "+": 6, ":": 6, "_": 6}
 
 
@@ -45,6 +47,7 @@ class _Block:
     level: int = 0
     title: str = ""
     tokens: int = 0
+    gap: int = 0  # tokens of the white space before it
 
 
 @dataclass(slots=True)
@@ -55,41 +58,62 @@ class _Group:
     path: str
     chapter: int
     begins_section: bool
+    tokens: int = field(init=False)
+    only_headings: bool = field(init=False)
 
-    @property
-    def tokens(self) -> int:
-        return sum(block.tokens for block in self.blocks)
+    def __post_init__(self) -> None:
+        self.tokens = self.blocks[0].tokens
+        self.only_headings = self.blocks[0].level > 0
+
+    def add(self, block: _Block) -> None:
+        self.blocks.append(block)
+        self.tokens += block.gap + block.tokens
+        self.only_headings = self.only_headings and block.level > 0
 
 
 def passages(document: Document, count_tokens: CountTokens, budget: int = 256) -> Iterator[Passage]:
     """Cut a document into passages of at most `budget` tokens, in order, without overlap.
 
     Every character that is not white space is in exactly one passage. `count_tokens` gives the token counts of a batch
-    of strings; a passage's `tokens` is the sum over its blocks.
+    of strings; a passage's `tokens` is the sum over its parts and the white space between them. Only a single
+    character that has more tokens than the budget makes a passage larger.
     """
     open_groups: list[_Group] = []
     spent = 0
-    for group in _groups(document, count_tokens, budget):
-        tokens = group.tokens
-        full = spent + tokens > budget
+    count_gap = _gap_counter(count_tokens)
+    for group in _groups(document, count_tokens, count_gap, budget):
+        full = spent + group.blocks[0].gap + group.tokens > budget
         new_section = group.begins_section and (
             spent > MERGE_BELOW * budget or (open_groups and group.chapter != open_groups[0].chapter)
         )
         if open_groups and (full or new_section):
-            yield _passage(document, open_groups)
+            yield _passage(document, open_groups, spent)
             open_groups, spent = [], 0
-        if tokens > budget:
-            yield from _divided(document, group, count_tokens, budget)
+        if group.tokens > budget:
+            yield from _divided(document, group, count_tokens, count_gap, budget)
         else:
+            spent += group.tokens + (group.blocks[0].gap if open_groups else 0)
             open_groups.append(group)
-            spent += tokens
     if open_groups:
-        yield _passage(document, open_groups)
+        yield _passage(document, open_groups, spent)
 
 
-def _passage(document: Document, groups: list[_Group]) -> Passage:
+def _gap_counter(count_tokens: CountTokens) -> Callable[[str], int]:
+    """Counts the tokens of white space; the same few strings come again and again."""
+    known = {"": 0}
+
+    def count(gap: str) -> int:
+        if gap not in known:
+            if len(known) > 1000:
+                del known[next(reversed(known))]
+            known[gap] = max(1, count_tokens([gap])[0])
+        return known[gap]
+
+    return count
+
+
+def _passage(document: Document, groups: list[_Group], tokens: int) -> Passage:
     first, last = groups[0].blocks[0], groups[-1].blocks[-1]
-    tokens = sum(group.tokens for group in groups)
     return _span(document, first.start, last.end, first.line, tokens, groups[0].path)
 
 
@@ -101,7 +125,9 @@ def _span(document: Document, start: int, end: int, line: int, tokens: int, path
 _BREAK = re.compile(r"\r\n|\r|\n")
 
 
-def _divided(document: Document, group: _Group, count_tokens: CountTokens, budget: int) -> Iterator[Passage]:
+def _divided(
+    document: Document, group: _Group, count_tokens: CountTokens, count_gap: Callable[[str], int], budget: int
+) -> Iterator[Passage]:
     """Passages of a group that is too large: packed blocks; blocks too large as packed sentences, and so on down."""
     text = document.text
     pieces: list[tuple[int, int, int]] = []  # start, end, tokens
@@ -112,31 +138,35 @@ def _divided(document: Document, group: _Group, count_tokens: CountTokens, budge
         spans = [(unit.start, unit.end) for unit in sentences(text, block.start, block.end)]
         for (start, end), tokens in zip(spans, count_tokens([text[start:end] for start, end in spans]), strict=True):
             pieces += [(start, end, tokens)] if tokens <= budget else _broken(text, start, end, count_tokens, budget)
-    begin, line = group.blocks[0].start, group.blocks[0].line
-    counted = begin
-    packed: list[tuple[int, int, int]] = []
-    for piece in [*pieces, None]:
-        if piece is None or (packed and sum(tokens for *_, tokens in packed) + piece[2] > budget):
-            start, end = packed[0][0], packed[-1][1]
-            line += len(_BREAK.findall(text, counted, start))
-            counted = start
-            yield _span(document, start, end, line, sum(tokens for *_, tokens in packed), group.path)
-            packed = []
+    line = group.blocks[0].line
+    begin, end, spent = pieces[0]
+    counted = begin  # up to here lines are counted
+    for piece in [*pieces[1:], None]:
         if piece is not None:
-            packed.append(piece)
+            more = count_gap(text[end : piece[0]]) + piece[2]
+            if spent + more <= budget:
+                end, spent = piece[1], spent + more
+                continue
+        line += len(_BREAK.findall(text, counted, begin))
+        counted = begin
+        yield _span(document, begin, end, line, spent, group.path)
+        if piece is not None:
+            begin, end, spent = piece
 
 
 def _broken(text: str, start: int, end: int, count_tokens: CountTokens, budget: int) -> list[tuple[int, int, int]]:
     """A sentence larger than the budget, halved at white space (or between characters) until its parts fit."""
     tokens = count_tokens([text[start:end]])[0]
-    if tokens <= budget or end - start < 2:
+    if tokens <= budget:
         return [(start, end, tokens)]
     middle = start + (end - start) // 2
     at = text.rfind(" ", start + 1, middle)
     if at < start + (end - start) // 4:
         at = whole_character(text, middle)
-        if not start < at < end:
-            at = middle
+        if at <= start:  # the first character is longer than half
+            at = next((at for at in range(middle + 1, end) if whole_character(text, at) == at), end)
+        if at >= end:
+            return [(start, end, tokens)]
     left, right = at, at
     while left > start and text[left - 1].isspace():
         left -= 1
@@ -173,28 +203,30 @@ class _Headings:
         return " > ".join(titles)[:HEADING_CHARACTERS]
 
 
-def _groups(document: Document, count_tokens: CountTokens, budget: int) -> Iterator[_Group]:
+def _groups(
+    document: Document, count_tokens: CountTokens, count_gap: Callable[[str], int], budget: int
+) -> Iterator[_Group]:
     code = document.kind == "code"
     headings = _Headings()
     group: _Group | None = None
-    for block in _counted(document.text, code, count_tokens):
+    for block in _counted(document.text, code, count_tokens, count_gap):
         if block.level:
-            if group and not _only_headings(group):
+            if group and (not group.only_headings or group.tokens + block.gap + block.tokens > budget):
                 yield group
                 group = None
             headings.enter(block.level, block.title)
             if group is None:
                 group = _Group([block], headings.path, headings.chapter, True)
             else:  # a heading right below a heading
-                group.blocks.append(block)
+                group.add(block)
                 group.path = headings.path
             continue
         if group is None:
             group = _Group([block], _code_path(document.text, block) if code else headings.path, headings.chapter, code)
-        elif _belongs(document.text, group, block, code) and group.tokens + block.tokens <= max(
-            budget, 2 * block.tokens if _only_headings(group) else 0
+        elif _belongs(document.text, group, block, code) and group.tokens + block.gap + block.tokens <= max(
+            budget, 2 * block.tokens if group.only_headings else 0
         ):
-            group.blocks.append(block)
+            group.add(block)
         else:
             yield group
             path = headings.path
@@ -205,13 +237,9 @@ def _groups(document: Document, count_tokens: CountTokens, budget: int) -> Itera
         yield group
 
 
-def _only_headings(group: _Group) -> bool:
-    return all(block.level for block in group.blocks)
-
-
 def _belongs(text: str, group: _Group, block: _Block, code: bool) -> bool:
     """Whether the block continues the group: below its heading, inside its definition, or introduced by it."""
-    if _only_headings(group):
+    if group.only_headings:
         return True
     first, last = group.blocks[0], group.blocks[-1]
     if code:
@@ -235,32 +263,45 @@ def _code_path(text: str, block: _Block) -> str:
 # -- blocks ---------------------------------------------------------------------------------------------------------
 
 
-def _counted(text: str, code: bool, count_tokens: CountTokens) -> Iterator[_Block]:
+def _counted(text: str, code: bool, count_tokens: CountTokens, count_gap: Callable[[str], int]) -> Iterator[_Block]:
     """The blocks with their token counts, counted in batches."""
     stream = _blocks(text, code)
+    end = 0
     while batch := list(islice(stream, BATCH)):
         for block, tokens in zip(batch, count_tokens([text[b.start : b.end] for b in batch]), strict=True):
-            block.tokens = tokens + 1  # the line break that joins it to the next
+            block.tokens = tokens
+            block.gap = count_gap(text[end : block.start])
+            end = block.end
             yield block
 
 
 def _blocks(text: str, code: bool) -> Iterator[_Block]:
-    """Blank lines part blocks; a heading is a block of its own; a fence holds its blank lines."""
+    """Blank lines part blocks; a heading is a block of its own, and so is a fence, with its blank lines."""
     lines: list[tuple[int, int, int]] = []  # start, end without the line break, number
     size = 0
-    fence = ""
+    front = None if code else _FRONT_MATTER.match(text)
+    fence_end = front.end() if front else 0
+    unclosed = {"`": len(text), "~": len(text)}  # from how many marks on a fence is known to have no end
     for start, end, number in _lines(text):
+        if start < fence_end:
+            lines.append((start, end, number))
+            size += end - start
+            if end >= fence_end or size > BLOCK_CHARACTERS:
+                yield from _block(text, lines)
+                lines, size = [], 0
+            continue
         blank = not text[start:end].strip()
-        mark = _FENCE.match(text, start, end)
-        if mark and not code:
-            fence = "" if fence and mark[1].startswith(fence) else fence or mark[1][:3]
-        if (blank and not fence) or size > BLOCK_CHARACTERS:
+        if not code and (mark := _FENCE.match(text, start, end)) and len(mark[1]) < unclosed[mark[1][0]]:
+            close = re.compile(rf"[\r\n][ \t]*{mark[1]}{mark[1][0]}*[ \t]*(?=[\r\n]|\Z)").search(text, end)
+            if close:
+                fence_end = close.end()
+            else:
+                unclosed[mark[1][0]] = len(mark[1])
+        if blank or start < fence_end or size > BLOCK_CHARACTERS:
             if lines:
                 yield from _with_headings(text, lines, code)
             lines, size = [], 0
-            if blank:
-                continue
-        if not blank or lines:
+        if not blank:
             lines.append((start, end, number))
             size += end - start
     if lines:
@@ -286,24 +327,19 @@ def _lines(text: str) -> Iterator[tuple[int, int, int]]:
 
 
 def _with_headings(text: str, lines: list[tuple[int, int, int]], code: bool) -> Iterator[_Block]:
-    """The lines as one block, or as several where some of them are headings."""
-    rest = lines
-    while rest and not code:
-        taken, level, title = _heading(text, rest, alone=len(rest) == len(lines))
-        if not taken:
-            break
-        yield from _block(text, rest[:taken], level, title)
-        rest = rest[taken:]
-    # A heading may also stand under a text without a blank line between (Markdown, or a title line with its rule).
-    for at in range(1, len(rest) if not code else 0):
-        taken, level, title = _heading(text, rest[at:], alone=False)
+    """The lines as one block, or as several where some of them are headings.
+
+    A heading may stand under a text without a blank line between (Markdown, or a title line with its rule).
+    """
+    begin = at = 0
+    while at < len(lines) and not code:
+        taken, level, title = _heading(text, lines[at : at + 3], alone=len(lines) == 1)
         if taken:
-            yield from _block(text, rest[:at])
-            yield from _block(text, rest[at : at + taken], level, title)
-            if rest[at + taken :]:
-                yield from _with_headings(text, rest[at + taken :], code)
-            return
-    yield from _block(text, rest)
+            yield from _block(text, lines[begin:at])
+            yield from _block(text, lines[at : at + taken], level, title)
+            begin = at + taken
+        at += taken or 1
+    yield from _block(text, lines[begin:])
 
 
 def _block(text: str, lines: list[tuple[int, int, int]], level: int = 0, title: str = "") -> Iterator[_Block]:
@@ -322,6 +358,8 @@ def _heading(text: str, lines: list[tuple[int, int, int]], *, alone: bool) -> tu
 
     `alone` says that a blank line (or the beginning) stands before them, which the looser styles need.
     """
+    if lines[0][1] - lines[0][0] > 200:
+        return 0, 0, ""
     first = text[lines[0][0] : lines[0][1]].rstrip()
     if len(first) > 160:
         return 0, 0, ""
@@ -330,9 +368,9 @@ def _heading(text: str, lines: list[tuple[int, int, int]], *, alone: bool) -> tu
     if len(lines) > 2 and _RULE.match(first) and _is_rule(text, lines[2], first[0]):  # over- and underlined
         title = text[lines[1][0] : lines[1][1]].strip()
         if title and len(first) >= 0.6 * len(title):
-            return 3, _RULE_LEVEL[first[0]] - 1, title
+            return 3, max(1, _RULE_LEVEL[first[0]] - 1), title
     if len(lines) > 1 and first.strip() and not first[0].isspace():
-        second = text[lines[1][0] : lines[1][1]].rstrip()
+        second = text[lines[1][0] : min(lines[1][1], lines[1][0] + 1000)].rstrip()
         if _RULE.match(second) and len(second) >= 0.6 * len(first) and not _RULE.match(first):
             return 2, _RULE_LEVEL[second[0]], first.strip()
     if not alone or len(lines) > 1 or first.endswith((".", ",", ";")):

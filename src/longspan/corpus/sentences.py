@@ -8,6 +8,7 @@ language is assumed beyond the marks that end a sentence.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ class Sentence(NamedTuple):
 MAX_UNIT = 700  # characters; what is longer is cut at a clause or at white space
 CODE_LINES = 4  # lines of code that are quoted together
 
-_BLANK = re.compile(r"(?:\r\n|\r|\n)(?:[^\S\r\n]*(?:\r\n|\r|\n))+")
+# Atomic, as \r\n would else be taken for two line ends.
+_BLANK = re.compile(r"(?>\r\n|\r|\n)(?:[^\S\r\n]*+(?>\r\n|\r|\n))+")
 _LINE = re.compile(r"[^\r\n]+")
 _ITEM = re.compile(r"[^\S\r\n]*(?:[-*+•·‣–—]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,4})[.)])[^\S\r\n]+(?=\S)")
 _ROW = re.compile(r"[^\S\r\n]*(?:\||\+[-=+]{3,})|.*\S[^\S\r\n]+\|[^\S\r\n]+\S")
@@ -35,9 +37,11 @@ _CODE = re.compile(
     r"|.*[;{}]\s*$|[^\S\r\n]*[\w.\[\]]+\s*(?:=|\+=|:=)\s*\S|[^\S\r\n]*[\])}]+[,;]?\s*$"
 )
 _TERM = re.compile(r":[^\r\n]+|[^\W_][^\r\n=;{}|\[\]<>]*[^\r\n.;,=(){}|\[\]<>]")
-# A stop, what may close after it, then white space and a beginning; or a stop of a script without spaces.
+# A stop, what may close after it, then white space and a beginning; or a stop of a script without spaces. It is looked
+# for at the first of several marks only: a line of dots would else take quadratic time.
 _STOP = re.compile(
-    r"[.!?…]+[\"'”’»)\]*_`]*(?=\s+[\"'“‘«(\[*_`<{\-–—]*[^\W_a-zß-öø-ÿ])|[。！？｡؟۔।]+[」』”）]*|[!?…]+(?=\s)"
+    r"(?<![.!?…])[.!?…]++[\"'”’»)\]*_`]*+(?=\s++[\"'“‘«(\[*_`<{\-–—]*+[^\W_a-zß-öø-ÿ])|[。！？｡؟۔।]++[」』”）]*+"
+    r"|(?<![!?…])[!?…]++(?=\s)"
 )
 _SHORT = re.compile(
     r"(?:^|[\s(\[\"'“])(?:[A-Za-z]|e\.g|i\.e|etc|cf|vs|viz|resp|approx|ca|al|Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|Inc|Ltd|Co|Corp|No|Nos|"
@@ -124,6 +128,8 @@ def _parts(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         return
     position = start
     for mark in _STOP.finditer(text, start, end):
+        if whole_character(text, mark.end()) != mark.end():
+            continue  # a mark in another form: a variation selector follows
         if mark.end() - position < 20 and mark.end() < end and text[mark.end()].isspace():
             continue  # too short to stand alone: "No." or "1."
         if text[mark.start()] == "." and _SHORT.search(text, max(position, mark.start() - 8), mark.start() + 1):
@@ -148,9 +154,6 @@ def _code_lines(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield from _cut(text, *_trim(text, group[0].start(), group[-1].end()))
 
 
-_CLAUSE = re.compile(r"[;:,]\s+|\s+")
-
-
 def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """What is too long for a unit, in pieces: at the last clause or white space that fits, else between characters."""
     while end - start > MAX_UNIT:
@@ -161,8 +164,7 @@ def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
             if at > 0:
                 at += len(pattern)
                 break
-        if at <= 0:
-            at = whole_character(text, limit)
+        at = whole_character(text, at if at > 0 else limit)
         yield _trim(text, start, at)
         start = at
         while start < end and text[start].isspace():
@@ -173,23 +175,35 @@ def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def whole_character(text: str, offset: int) -> int:
     """The nearest offset not after `offset` at which no combining sequence, surrogate pair or CRLF is divided."""
-    import unicodedata
-
     at = offset
     while 0 < at < len(text) and offset - at < 64:
-        char = text[at]
-        joined = (
-            unicodedata.combining(char)
-            or char in "\u200d\ufe0e\ufe0f"
-            or text[at - 1] == "\u200d"
-            or "\U0001f3fb" <= char <= "\U0001f3ff"
-            or ("\ud800" <= text[at - 1] <= "\udbff" and "\udc00" <= char <= "\udfff")
-            or (char == "\n" and text[at - 1] == "\r")
-        )
-        if not joined:
+        if not _continues(text, at):
             return at
         at -= 1
-    return offset  # a pile of marks without end is no character
+    return offset if offset - at >= 64 else at  # a pile of marks without end is no character
+
+
+# Joiners, vowels and finals of Hangul, voicing marks of half width, skin tones, tags of flags.
+_JOINED = re.compile("[\u200c\u200d\u1160-\u11ff\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
+_FLAG_LETTERS = re.compile("[\U0001f1e6-\U0001f1ff]*")
+
+
+def _continues(text: str, at: int) -> bool:
+    """Whether the character at `at` belongs to the one before it."""
+    before, char = text[at - 1], text[at]
+    if before.isspace():
+        return char == "\n" and before == "\r"
+    if char < "\u0300" and before != "\u200d":
+        return False
+    if "\U0001f1e6" <= char <= "\U0001f1ff":  # the letters of flags stand in pairs
+        run = _FLAG_LETTERS.match(text[max(0, at - 200) : at][::-1])
+        return run is not None and run.end() % 2 == 1
+    return (
+        unicodedata.category(char)[0] == "M"
+        or before == "\u200d"
+        or _JOINED.match(char) is not None
+        or ("\ud800" <= before <= "\udbff" and "\udc00" <= char <= "\udfff")
+    )
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:
