@@ -37,7 +37,13 @@ def _number(prompt: str, words: str) -> int:
 
 def test_numbers_are_given_in_the_order_of_the_answer(settings: Settings) -> None:
     text = "\n\n".join(f"{n}. Part\n\n" + f"Unit {n} weighs {n}{n} grams and is painted. " * 60 for n in range(1, 6))
-    llm = Scripted("Unit 4 weighs 44 grams [4]. Unit 2 weighs 22 grams [2]. It is painted [4].")
+
+    def reply(prompt: str) -> str:
+        four, two = _number(prompt, "Unit 4"), _number(prompt, "Unit 2")
+        assert two < four
+        return f"Unit 4 weighs 44 grams [{four}]. Unit 2 weighs 22 grams [{two}]. It is painted [{four}]."
+
+    llm = Scripted(reply)
     answer = asked("What do they weigh?", text, llm, settings)
     assert answer.text == "Unit 4 weighs 44 grams [1]. Unit 2 weighs 22 grams [2]. It is painted [1]."
     assert [("44" in c.quote, "22" in c.quote) for c in answer.citations] == [(True, False), (False, True)]

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from longspan.corpus import Corpus, Passage, passages
 from longspan.workflows import Budgeted, BudgetSpent, Settings
 from longspan.workflows.auto import choose
-from longspan.workflows.expected import expects, holds
 from longspan.workflows.journal import Journal
 from longspan.workflows.passages import everything, join_neighbours, pack
 from longspan.workflows.question import kind_of, standalone
@@ -127,23 +126,6 @@ def test_auto_chooses_and_says_why(
     assert name == workflow
     assert why
     assert "\n" not in why
-
-
-@pytest.mark.parametrize(
-    ("question", "text", "held"),
-    [
-        ("How many digits may it have?", "Up to three octal digits are accepted.", 1.0),
-        ("How many digits may it have?", "Octal digits are accepted.", -1.0),
-        ("How many of the 3 digits count?", "All of the 3 digits.", -1.0),
-        ("When was it built?", "It was built in 1987.", 1.0),
-        ("Who built it?", "It was built by Ada Miller.", 1.0),
-        ("Which option turns it off?", "Pass --no-colour to turn it off.", 1.0),
-        ("Which exception is raised?", 'A "TypeError" is raised.', 1.0),
-        ("Tell me about it.", "Anything.", 0.0),
-    ],
-)
-def test_what_an_answer_must_hold(question: str, text: str, held: float) -> None:
-    assert holds(expects(question), question, text) == held
 
 
 def test_content_words_and_coverage() -> None:

@@ -2,18 +2,17 @@
 
 A model of 135 M parameters that is given the right passage still writes wrong answers, and invents one when there is
 none; what it does well is to say how likely a question is after a text. So every unit (sentence, item, row) of the
-passages found is scored as evidence for the question, by
+passages found, quoted with its neighbours, is scored as evidence for the question by
 
-- the encoder: cosine of the question with the unit (under its lead) and with its passage,
-- the words: the share of the question's words, weighted by rarity, that stand in the unit's surroundings,
-- search: the passage's fused rank,
-- the kind of answer that the question's wording asks for,
-- the model: log P(question | quote) - log P(question), as a mean over the question's tokens. Reading all units would
-  take a minute, so only the `READ` best by the other features are read.
+- *unit*: the encoder's cosine of the question with the unit, under its lead,
+- *passage*: the same with the whole passage,
+- *words*: the share of the question's words, weighted by rarity, that stand in the quote or above it,
+- *model*: log P(question | quote) - log P(question), as a mean over the question's tokens, each bounded (`BOUNDS`) so
+  that one token cannot decide. To read all units would take a minute: only the `READ` best by the other three are read.
 
-The score is linear; its weights are those of a conditional logit (which unit of the question's units is the answer?),
-and whether to refuse is a logistic regression on the best quotes' features. Both were fitted on the development
-questions by benchmarks/ask/calibrate.py.
+The score is linear; its weights are those of a conditional logit (which of the question's quotes holds the answer?),
+and whether to refuse is a logistic regression. Both were fitted on the development questions by
+benchmarks/ask/calibrate.py.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ from longspan.llm import LLM, Scorer
 from longspan.retrieval import Hit, Index
 from longspan.workflows.answer import Citation, Settings
 from longspan.workflows.budget import BudgetSpent
-from longspan.workflows.expected import expects, holds
 from longspan.workflows.generate import REFUSAL
 from longspan.workflows.passages import Unit, flat, units
 from longspan.workflows.words import content_words, stems
 
 Features = npt.NDArray[np.float64]
 
-FEATURES = ("unit", "passage", "words", "rank", "kind", "model")
+FEATURES = ("unit", "passage", "words", "model")
 # Without the model's reading: what is worth reading, and all there is for an LLM that cannot score.
-WEIGHTS_SEARCH = np.array([5.3, 8.7, 7.8, 1.4, 2.0, 0.0])
-WEIGHTS_MODEL = np.array([7.5, 8.2, 4.2, 1.3, 1.45, 1.9])
-READ = 24
+WEIGHTS_SEARCH = np.array([6.2, 5.5, 6.0, 0.0])
+WEIGHTS_MODEL = np.array([5.1, 4.7, 4.5, 3.5])
+READ = 30
+BOUNDS = (-1.0, 3.0)  # nats
 QUOTE_WORDS = 100  # a quote is the unit and its neighbours in the passage up to this length
 QUOTES = 3
 
@@ -127,14 +126,12 @@ def candidates(question: str, hits: Sequence[Hit], index: Index) -> tuple[list[Q
     cosine = vectors[1:] @ vectors[0]
     weight = rarity(question, hits, index.corpus)
     total = sum(weight.values())
-    pattern = expects(question)
     features = np.zeros((len(quotes), len(FEATURES)))
     for row, (quote, near) in enumerate(zip(quotes, cosine, strict=True)):
         hit = hit_of[id(quote.unit.passage)]
         present = set(stems(f"{hit.passage.heading} {quote.lead} {quote.text}"))
         covered = sum(value for stem, value in weight.items() if stem in present) / total if total else 0.0
-        kind = holds(pattern, question, flat(quote.text))
-        features[row] = (near, hit.cosine, covered, 60.0 * hit.score, kind, 0.0)
+        features[row] = (near, hit.cosine, covered, 0.0)
     return quotes, features
 
 
@@ -168,10 +165,10 @@ async def rank(
 
 
 async def gains(question: str, contexts: Sequence[str], scorer: Scorer) -> list[float]:
-    """log P(question | context) - log P(question) for each context, in nats a token of the question."""
+    """log P(question | context) - log P(question) for each context, bounded, in nats a token of the question."""
     scored = await scorer.loglikelihood([(READING.format(text), f" {question}") for text in ("", *contexts)])
-    mean = [sum(tokens) / max(len(tokens), 1) for tokens in scored]
-    return [value - mean[0] for value in mean[1:]]
+    alone, *within = (np.array(tokens) for tokens in scored)
+    return [float(np.clip(tokens - alone, *BOUNDS).mean()) for tokens in within]
 
 
 READING = "Passage: {}\nQuestion:"
