@@ -84,7 +84,7 @@ def test_heading_paths() -> None:
     text = "# Guide\n\n## Install #\n\nRun it.\n\n### On C#\n\nSame.\n\n# Use\n\nUse it.\n"
     assert [heading for heading, _ in shown(text, 9)] == ["Guide > Install", "Guide > Install > On C#", "Use"]
     ruled = "*****\nBook\n*****\n\nTitle\n=====\n\nText one here.\n\nPart\n~~~~\n\nText two here.\n"
-    assert [heading for heading, _ in shown(ruled, 6)] == ["Book > Title", "Book > Title > Part"]
+    assert [heading for heading, _ in shown(ruled, 10)] == ["Book > Title", "Book > Title > Part"]
     numbered = "1 Scope\n\nThis applies to all.\n\n1.1 Limits\n\nNot to some.\n\nANNEX ONE\n\nMore text.\n"
     assert [heading for heading, _ in shown(numbered, 6, "text")] == [
         "1 Scope",

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import threading
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html import unescape
@@ -138,7 +139,7 @@ def _unpacked(name: str, data: bytes) -> bytes:
         size = 0
         while chunk := stream.read(1 << 20):
             if not chunks:
-                refuse_binary(name.removesuffix(PurePath(name).suffix), chunk[:SAMPLE])
+                refuse_binary(name, chunk[:SAMPLE])
             size += len(chunk)
             if size > MAX_BYTES:
                 raise Unreadable(
@@ -455,10 +456,16 @@ def _pdf(data: bytes) -> tuple[str, list[int]]:
     return "".join(pieces), starts
 
 
-def _office(suffix: str, data: bytes) -> str:
-    from markitdown import MarkItDown, StreamInfo
+_PARTS = {".docx": "word/", ".pptx": "ppt/", ".xlsx": "xl/", ".epub": "META-INF/container.xml"}
 
-    result: Any = MarkItDown(enable_plugins=False).convert_stream(
-        io.BytesIO(data), stream_info=StreamInfo(extension=suffix)
-    )
+
+def _office(suffix: str, data: bytes) -> str:
+    # The converter itself: MarkItDown would show a damaged file as plain text, or list the files of its archive.
+    from markitdown import StreamInfo, converters
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if not any(name.startswith(_PARTS[suffix]) for name in archive.namelist()):
+            raise zipfile.BadZipFile(f"there is no {_PARTS[suffix].rstrip('/')} in it")
+    converter = getattr(converters, f"{suffix[1:].capitalize()}Converter")()
+    result: Any = converter.convert(io.BytesIO(data), StreamInfo(extension=suffix))
     return str(result.text_content)
