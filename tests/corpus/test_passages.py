@@ -86,7 +86,7 @@ def test_heading_paths() -> None:
     ruled = "*****\nBook\n*****\n\nTitle\n=====\n\nText one here.\n\nPart\n~~~~\n\nText two here.\n"
     assert [heading for heading, _ in shown(ruled, 10)] == ["Book > Title", "Book > Title > Part"]
     numbered = "1 Scope\n\nThis applies to all.\n\n1.1 Limits\n\nNot to some.\n\nANNEX ONE\n\nMore text.\n"
-    assert [heading for heading, _ in shown(numbered, 6, "text")] == [
+    assert [heading for heading, _ in shown(numbered, 7, "text")] == [
         "1 Scope",
         "1 Scope > 1.1 Limits",
         "1 Scope > ANNEX ONE",

@@ -260,6 +260,7 @@ def _download(url: str) -> tuple[bytes, str]:
                     )
             return bytes(body), response.headers.get("content-type", "")
     except httpx.HTTPError as error:
-        raise LongspanError(f"{url} cannot be fetched: {error or type(error).__name__}.") from error
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise LongspanError(f"{url} cannot be fetched ({reason}): check the address and the connection.") from error
     except httpx.InvalidURL as error:
         raise LongspanError(f"{url} is not a valid address: {error}.") from error
