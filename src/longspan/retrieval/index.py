@@ -42,7 +42,7 @@ FORMAT = 2  # of the stored index; another number means: make it again
 PASSAGE_TOKENS = 256
 CANDIDATES = 64  # taken from each of BM25 and vectors
 RRF_K = 60  # Cormack et al. 2009, the constant of reciprocal rank fusion
-EAGER_TOKENS = 250_000
+EAGER_TOKENS = 400_000
 EMBEDDED_TOGETHER = 256  # passages after which their vectors are stored
 FLUSH_CHARACTERS = 8_000_000  # passages are written in batches of about this much text
 COMPACTED_EVERY = 32  # times that vectors are added: each makes a file of its own, and many files are slow to search
@@ -104,29 +104,27 @@ class Index:
 
     def _guard(self, work: Callable[[], Any]) -> Any:
         """Run `work`; when the stored index turns out to be damaged, make it again and run `work` once more."""
-        try:
-            return work()
-        except (LongspanError, MemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001 - LanceDB raises many kinds for a damaged store
-            _raise_if_refused(error, self.folder)
-        try:
+        for attempt in (1, 2, 3):
+            try:
+                if attempt > 1:
+                    self._update()
+                return work()
+            except (LongspanError, MemoryError):
+                raise
+            except Exception as error:  # LanceDB raises many kinds for a damaged store
+                _raise_if_refused(error, self.folder)
+                if attempt == 3:
+                    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+                    raise LongspanError(
+                        f"The index in {self.folder} cannot be used or made again ({reason}); "
+                        "remove it with `longspan index drop` and try once more."
+                    ) from error
             with self._locked():
                 # Where another process has made it again meanwhile, that is what `work` stumbled over.
                 if _about(self.folder).get("made") == self._known.get("made"):
                     shutil.rmtree(self.folder, ignore_errors=True)
             self._db = None
-            self._update()
-            return work()
-        except (LongspanError, MemoryError):
-            raise
-        except Exception as error:
-            _raise_if_refused(error, self.folder)
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            raise LongspanError(
-                f"The index in {self.folder} cannot be used or made again ({reason}); "
-                "remove it with `longspan index drop` and try once more."
-            ) from error
+        raise AssertionError
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -388,8 +386,11 @@ def _column(table: Any, name: str) -> list[Any]:
 
 
 def _index_words(table: Any) -> None:
+    from lancedb.index import FTS
+
     # "icu/split" also finds words in scripts without spaces; on English it equals the simple tokenizer.
-    table.create_fts_index("text", base_tokenizer="icu/split", stem=True, remove_stop_words=True, ascii_folding=True)
+    words = FTS(base_tokenizer="icu/split", stem=True, remove_stop_words=True, ascii_folding=True)
+    table.create_index("text", config=words)
 
 
 def _row(document: Document, passage: Passage) -> dict[str, Any]:
