@@ -37,7 +37,7 @@ from longspan.retrieval.encoder import DIMENSIONS, Encoder, Vectors
 CountTokens = Callable[[list[str]], list[int]]
 Progress = Callable[[str, int, int], None]
 
-KEPT_VERSIONS = timedelta(hours=1)  # of a table, for those who are still reading them
+KEPT_VERSIONS = timedelta(minutes=10)  # of a table, for those who are still reading them
 FORMAT = 2  # of the stored index; another number means: make it again
 PASSAGE_TOKENS = 256
 CANDIDATES = 64  # taken from each of BM25 and vectors
@@ -104,16 +104,18 @@ class Index:
 
     def _guard(self, work: Callable[[], Any]) -> Any:
         """Run `work`; when the stored index turns out to be damaged, make it again and run `work` once more."""
-        for attempt in (1, 2, 3):
+        attempts = 0
+        while True:
+            attempts += 1
             try:
-                if attempt > 1:
+                if attempts > 1:
                     self._update()
                 return work()
             except (LongspanError, MemoryError):
                 raise
             except Exception as error:  # LanceDB raises many kinds for a damaged store
                 _raise_if_refused(error, self.folder)
-                if attempt == 3:
+                if attempts == 3:
                     reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
                     raise LongspanError(
                         f"The index in {self.folder} cannot be used or made again ({reason}); "
@@ -124,7 +126,6 @@ class Index:
                 if _about(self.folder).get("made") == self._known.get("made"):
                     shutil.rmtree(self.folder, ignore_errors=True)
             self._db = None
-        raise AssertionError
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,10 +40,22 @@ from longspan.workflows.words import content_words, stems
 Features = npt.NDArray[np.float64]
 
 FEATURES = ("unit", "passage", "words", "model")
+EVIDENCE = ("passage", "lead", "words", "constant")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """`quote` weighs FEATURES, `stated` weighs EVIDENCE."""
+
+    quote: Features
+    stated: Features
+
+
 # Without the model's reading: what is worth reading, and all there is for an LLM that cannot score.
-WEIGHTS_SEARCH = np.array([6.2, 5.5, 6.0, 0.0])
-WEIGHTS_MODEL = np.array([5.1, 4.7, 4.5, 3.5])
-READ = 30
+SEARCH = Weights(np.array([9.2, 7.0, 8.4, 0.0]), np.array([6.0, 0.5, 1.0, -4.0]))
+MODEL = Weights(np.array([5.7, 4.1, 4.6, 3.7]), np.array([6.0, 0.5, 1.0, -4.0]))
+REFUSE_BELOW = 0.5
+READ = 24
 BOUNDS = (-1.0, 3.0)  # nats
 QUOTE_WORDS = 100  # a quote is the unit and its neighbours in the passage up to this length
 QUOTES = 3
@@ -79,11 +92,13 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Quotes, best first, with their features [n, len(FEATURES)] and scores (natural log odds among each other)."""
+    """Quotes, best first; `scores` are natural log odds among each other; `stated` is the probability that the
+    passages found hold the answer; `read` is how many quotes the model has scored."""
 
     quotes: list[Quote]
-    features: Features
     scores: list[float]
+    stated: float
+    read: int
 
     def passages(self) -> list[Passage]:
         """The passages of the quotes, each once, best first."""
@@ -151,17 +166,33 @@ async def rank(
 ) -> Ranked:
     """The quotes of the passages found, best first; with `with_model` read by the model, if it can score."""
     quotes, features = await asyncio.to_thread(candidates, question, hits, index)
-    scores = features @ WEIGHTS_SEARCH
+    weights, read = SEARCH, 0
+    scores = features @ weights.quote
     order = np.argsort(-scores, kind="stable")
     if with_model and isinstance(llm, Scorer) and quotes:
-        order = order[:READ]
-        try:
-            features[order, -1] = await gains(question, [quotes[i].context for i in order], llm)
-            scores = features @ WEIGHTS_MODEL
-            order = order[np.argsort(-scores[order], kind="stable")]
-        except BudgetSpent:
-            pass
-    return Ranked([quotes[i] for i in order], features[order], [float(scores[i]) for i in order])
+        with suppress(BudgetSpent):  # then it has read nothing, as the note will say
+            worth = order[:READ]
+            features[worth, -1] = await gains(question, [quotes[i].context for i in worth], llm)
+            weights, read = MODEL, len(worth)
+            scores = features @ weights.quote
+            order = worth[np.argsort(-scores[worth], kind="stable")]
+    best = [quotes[i] for i in order]
+    ranked = [float(scores[i]) for i in order]
+    found = evidence(hits, best, ranked) @ weights.stated
+    return Ranked(best, ranked, 1.0 / (1.0 + math.exp(-found)), read)
+
+
+def evidence(hits: Sequence[Hit], quotes: Sequence[Quote], scores: Sequence[float]) -> Features:
+    """What tells whether the answer is there at all, [len(EVIDENCE)]: how near the nearest passage is, the lead of the
+    best quote over the best of another passage, and the lead of BM25's first passage over its fifth."""
+    if not quotes:
+        return np.array([0.0, 0.0, 0.0, 1.0])
+    others = [
+        score for quote, score in zip(quotes, scores, strict=True) if quote.unit.passage != quotes[0].unit.passage
+    ]
+    lead = min(scores[0] - others[0], 4.0) if others else 4.0
+    words = sorted((hit.bm25 or 0.0 for hit in hits), reverse=True) + [0.0] * 5
+    return np.array([max(hit.cosine for hit in hits), lead, 1.0 - words[4] / words[0] if words[0] else 0.0, 1.0])
 
 
 async def gains(question: str, contexts: Sequence[str], scorer: Scorer) -> list[float]:
@@ -180,7 +211,6 @@ async def extract(
     """The answer in the text's own words: (text, refused, citations)."""
     if not ranked.quotes:
         return _said(REFUSAL, settings), True, []
-    stated = answerable(ranked)
     share = np.exp(np.array(ranked.scores) - max(ranked.scores))
     share /= share.sum()
     best: dict[Passage, int] = {}  # the best quote of each passage, by its place in the ranking
@@ -190,18 +220,10 @@ async def extract(
     for passage, at in list(best.items())[:QUOTES]:
         same = [i for i, quote in enumerate(ranked.quotes) if quote.unit.passage is passage]
         quote = ranked.quotes[at]
-        citations.append(Citation.of(quote.document, quote.start, quote.end, stated * float(share[same].sum())))
-    if stated < REFUSE_BELOW:
+        citations.append(Citation.of(quote.document, quote.start, quote.end, ranked.stated * float(share[same].sum())))
+    if ranked.stated < REFUSE_BELOW:
         return _said(REFUSAL, settings), True, citations
     return _said(f"{shown(ranked.quotes[0])} [1]", settings), False, citations
-
-
-def answerable(ranked: Ranked) -> float:
-    """The probability that the passages found hold the answer."""
-    return 1.0
-
-
-REFUSE_BELOW = 0.5
 
 
 def shown(quote: Quote) -> str:

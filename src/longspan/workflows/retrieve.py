@@ -49,6 +49,8 @@ async def retrieve(question: str, corpus: Corpus, llm: LLM, settings: Settings) 
             for quote, score in zip(ranked.quotes[:8], ranked.scores[:8], strict=True)
         ]
     if reader == "extract":
+        if not ranked.read:
+            note += " The quotes were ranked without the model, which cannot score them or had no budget left."
         text, refused, citations = await extract(question, ranked, corpus, llm, settings)
         return Answer(question, text, refused, citations, "retrieve", llm.name, note)
     text, refused, citations, remark = await generate(question, ranked.passages(), corpus, llm, settings)
