@@ -66,7 +66,7 @@ def test_a_quote_fills_its_paragraph_before_it_goes_beyond() -> None:
     corpus = Corpus.from_texts({"text": text})
     document = next(iter(corpus.documents()))
     found = list(passages(document, lambda texts: [len(text.split()) for text in texts], 100))
-    by_unit = {quote.unit.text: quote for quote in quotes_of(units(corpus, found), 15)}
+    by_unit = {quote.unit.text: quote for quote in quotes_of(units(corpus, found), 14)}
     assert by_unit["Two mills are the best."].text == text.split("\n\n")[1]
 
 
