@@ -111,6 +111,8 @@ def test_binary_and_empty_are_refused() -> None:
     png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
     assert "is a binary file" in refusal("a.png", png)
     assert "is a binary file" in refusal("a.txt", bytes(range(1, 32)) * 20)
+    assert read("a.txt", b"A short text\x01 with a stray byte").text
+    assert read("a.1", b"N\bNA\bAM\bME\bE\x1b[0m\x0c").text
     for empty in (b"", b" \r\n\t", codecs.BOM_UTF8, codecs.BOM_UTF8 + b"\n", "\ufeff \n".encode("utf-16-le")):
         assert "is empty" in refusal("a.txt", empty)
 

@@ -60,7 +60,7 @@ _MARKS = (  # the four bytes of UTF-32 before the two of UTF-16 that they begin 
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _PACKED = re.compile(rb"\x1f\x8b\x08|BZh[1-9](?:1AY&SY|\x17rE8P\x90)|\xfd7zXZ\0")
-_NOT_CONTROL = bytes(byte for byte in range(256) if not (byte < 9 or 13 < byte < 27 or 27 < byte < 32))
+_NOT_CONTROL = bytes(byte for byte in range(256) if not (byte < 8 or 13 < byte < 27 or 27 < byte < 32))
 
 
 class Unreadable(LongspanError):
@@ -120,7 +120,7 @@ def refuse_binary(name: str, head: bytes) -> None:
     if _suffix(name) in CONVERTED or head.startswith(b"%PDF-") or _PACKED.match(head):
         return
     marked = head.startswith(tuple(mark for mark, _ in _MARKS))
-    if not marked and (b"\0" in head or len(head.translate(None, _NOT_CONTROL)) > len(head) // 50):
+    if not marked and (b"\0" in head or len(head.translate(None, _NOT_CONTROL)) > 2 + len(head) // 50):
         raise Unreadable(f"{name} is a binary file, not text: give its text, or a PDF, DOCX, EPUB or HTML version.")
 
 
