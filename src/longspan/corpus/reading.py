@@ -31,7 +31,7 @@ from longspan.corpus.document import Document
 from longspan.errors import LongspanError, MissingExtra
 from longspan.paths import cache_home
 
-VERSION = 1  # of the conversions: another number makes them anew
+VERSION = 2  # of the conversions: another number makes them anew, and with them the indexes
 SAMPLE = 1 << 18  # bytes looked at to tell text from binary and to guess an encoding
 GLANCE = 1 << 16  # characters of a page in which its first words are looked for
 MAX_BYTES = 2_000_000_000  # of one document, unpacked
