@@ -205,7 +205,7 @@ class EndpointLLM:
         """The request's body: only what was set, so that servers which reject unknown parameters are served too."""
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": [dict(message) for message in messages],
+            "messages": [{**message, "content": _clean(message["content"])} for message in messages],
             self._token_parameter: max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -330,6 +330,11 @@ def _check_json(text: str, where: str) -> None:
         json.loads(text)
     except ValueError as error:
         raise LongspanError(f"{where} was asked for JSON and sent something else: {_short(text)}") from error
+
+
+def _clean(text: str) -> str:
+    """Text that can be sent: lone surrogates become "?"."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _short(text: str) -> str:

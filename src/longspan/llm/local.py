@@ -132,7 +132,7 @@ class LocalLLM:
         first = batch[0]
         begin = time.perf_counter()
         generations = engine.generate(
-            [render([dict(message) for message in chat.messages], engine.loaded) for chat in batch],
+            [render(chat.messages, engine.loaded) for chat in batch],
             max_tokens=first.max_tokens,
             sampling=[chat.sampling for chat in batch],
             stop=(*first.stop, *engine.loaded.stop),
@@ -195,7 +195,7 @@ class _Chat:
         schema: dict[str, Any] | None,
         on_text: Callable[[str], None] | None,
     ) -> None:
-        self.messages = messages
+        self.messages = [{"role": message["role"], "content": message["content"]} for message in messages]
         self.max_tokens = max_tokens
         self.sampling = sampling
         self.stop = stop

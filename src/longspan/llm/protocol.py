@@ -38,11 +38,16 @@ class LLM(Protocol):
     tokenizers that count differently.
     """
 
-    name: str
-    window: int
-    effective_window: int
-    reader: str
-    tokenizer_name: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def effective_window(self) -> int: ...
+    @property
+    def reader(self) -> str: ...
+    @property
+    def tokenizer_name(self) -> str: ...
 
     async def chat(
         self,
