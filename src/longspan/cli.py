@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -391,6 +392,7 @@ def main() -> NoReturn:
             )
             code = 70
     sys.stdout.flush()
+    gc.freeze()  # else the interpreter walks through the whole model once more: 0.6 s
     sys.exit(code)
 
 

@@ -43,31 +43,53 @@ def asked(question: str, text: str, settings: Settings, llm: Scripted | None = N
     ),
     st.integers(1, 60),
 )
-def test_a_quote_holds_its_unit_and_nothing_of_another_passage(paragraphs: list[list[str]], words: int) -> None:
+def test_a_quote_holds_its_unit_and_keeps_its_length(paragraphs: list[list[str]], words: int) -> None:
     text = "\n\n".join(" ".join(paragraph) for paragraph in paragraphs)
     corpus = Corpus.from_texts({"text": text or "."})
     document = next(iter(corpus.documents()))
-    found = list(passages(document, lambda texts: [len(text.split()) for text in texts], 20))
-    all_units = units(corpus, found)
-    quotes = quotes_of(all_units, words)
-    assert [quote.unit for quote in quotes] == all_units
-    for quote in quotes:
-        assert quote.unit.passage.start <= quote.start <= quote.unit.start
-        assert quote.unit.end <= quote.end <= quote.unit.passage.end
-        assert quote.text == document.text[quote.start : quote.end]
-        inside = [unit for unit in all_units if quote.start <= unit.start and unit.end <= quote.end]
-        assert quote.unit in inside
-        if len(inside) > 1:
-            assert sum(len(unit.text.split()) for unit in inside) <= words
+    for passage in passages(document, lambda texts: [len(text.split()) for text in texts], 20):
+        inside = units(corpus, [passage])
+        quotes = quotes_of(document, passage, [0.5] * len(inside), words)
+        assert [quote.unit for quote in quotes] == inside
+        for quote in quotes:
+            assert quote.start <= quote.unit.start < quote.unit.end <= quote.end
+            assert quote.text == document.text[quote.start : quote.end]
+            grown = (quote.start, quote.end) != (quote.unit.start, quote.unit.end)
+            assert not grown or len(quote.text.split()) <= words + 4  # a word may be two units' ("x。y")
 
 
 def test_a_quote_fills_its_paragraph_before_it_goes_beyond() -> None:
     text = "Before it all there was rye.\n\nOne mill is here today. Two mills are the best. Three is the last.\n\nEnd."
     corpus = Corpus.from_texts({"text": text})
     document = next(iter(corpus.documents()))
-    found = list(passages(document, lambda texts: [len(text.split()) for text in texts], 100))
-    by_unit = {quote.unit.text: quote for quote in quotes_of(units(corpus, found), 14)}
+    [passage] = passages(document, lambda texts: [len(text.split()) for text in texts], 100)
+    by_unit = {quote.unit.text: quote for quote in quotes_of(document, passage, [0.5] * 5, 14)}
     assert by_unit["Two mills are the best."].text == text.split("\n\n")[1]
+
+
+def test_a_quote_grows_across_the_border_of_its_passage() -> None:
+    text = "The limit of rye is set by law. It was raised in March. " + "Nobody knows why it was so low. " * 4
+    corpus = Corpus.from_texts({"text": text})
+    document = next(iter(corpus.documents()))
+    found = list(passages(document, lambda texts: [len(text.split()) for text in texts], 14))
+    assert len(found) > 1
+    second = quotes_of(document, found[1], [0.5] * len(units(corpus, [found[1]])), 60)[0]
+    assert second.start < found[1].start
+    assert "It was raised in March." in second.text
+
+
+def test_a_quote_grows_towards_the_question_and_stays_in_its_section() -> None:
+    text = (
+        "Rye\n\nRye is grown in the hills. Rye is milled over there. Rye is sold in all towns.\n\nWheat\n\nIt is dear."
+    )
+    corpus = Corpus.from_texts({"text": text})
+    document = next(iter(corpus.documents()))
+    [passage] = passages(document, lambda texts: [len(text.split()) for text in texts], 100)
+    found = [unit.text for unit in units(corpus, [passage])]
+    near = [0.9 if "sold" in text else 0.1 for text in found]
+    at = next(n for n, text in enumerate(found) if "milled" in text)
+    assert quotes_of(document, passage, near, 12)[at].text == "Rye is milled over there. Rye is sold in all towns."
+    assert quotes_of(document, passage, near, 90)[at].text == text[: text.index("\n\nWheat")]
 
 
 def test_the_sentence_that_answers_is_quoted_verbatim(settings: Settings) -> None:
@@ -85,7 +107,7 @@ def test_below_the_threshold_it_refuses_and_shows_the_nearest_places(settings: S
     corpus = Corpus.from_texts({"text": MANUAL})
     document = next(iter(corpus.documents()))
     found = list(passages(document, lambda texts: [len(text.split()) for text in texts], 30))
-    quotes = quotes_of(units(corpus, found))
+    quotes = [quote for passage in found for quote in quotes_of(document, passage, [0.5] * 40)]
     for stated, refuses in ((REFUSE_BELOW - 0.01, True), (REFUSE_BELOW + 0.01, False)):
         ranked = Ranked(quotes, [1.0] * len(quotes), stated, len(quotes))
         text, refused, citations = asyncio.run(extract("Who?", ranked, corpus, ScriptedScorer(), settings))
