@@ -24,7 +24,7 @@ check: $(VENV)/.developing
 	$(BIN)/lint-imports --verbose --no-cache
 
 docs: $(VENV)/.documenting
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "the documentation is in site/index.html"
 
 # Python's own help topics: 470 KB, 170 000 tokens, on every machine that can run this.
