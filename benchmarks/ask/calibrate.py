@@ -3,11 +3,11 @@
     python benchmarks/ask/calibrate.py FOLDER [--anew]
 
 FOLDER is where the texts are, or are fetched to. Prints the constants of src/longspan/workflows/extract.py and, text by
-text left out of the fit, what they achieve. Features are kept in build/ (`--anew` collects them again: half an hour).
+text left out of the fit, what they achieve. Features are kept in build/ (`--anew` collects them again: ten minutes).
 
 Quotes: a conditional logit, whose "right" alternatives are the quotes that touch the evidence and have an alternative
 of every group of expected answers. Refusal: a logistic regression; answerable facts against absent answers and against
-the same facts without the passages that hold their evidence; its constant is set to refuse 72 % of the absent.
+the same facts without the passages that hold their evidence; its constant is set to refuse 76 % of the absent.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ from longspan.workflows.retrieve import CANDIDATES
 
 HERE = Path(__file__).parent
 QUESTIONS = ("development.jsonl", "development-plain.jsonl")
-READ = 32  # quotes scored by the model
 PENALTY = 0.03  # on squared weights of standardised features
-REFUSED = 0.72  # of the absent
+REFUSED = 0.76  # of the absent
 
 
 def collect(folder: Path, keep: Path) -> list[dict]:
@@ -56,7 +55,7 @@ def collect(folder: Path, keep: Path) -> list[dict]:
         question = entry["question"]
         hits = index.search(question, CANDIDATES)
         quotes, features = extract.candidates(question, hits, index)
-        read = np.argsort(-(features @ extract.SEARCH.quote), kind="stable")[:READ]
+        read = np.argsort(-(features @ extract.SEARCH.quote), kind="stable")[: extract.READ]
         features[read, -1] = asyncio.run(extract.gains(question, [quotes[i].context for i in read], llm))
         places = [place.find(snippet) for snippet in entry["evidence"]]
         holds = [any(touches(_span(hit.passage, index), found) for found in places) for hit in hits]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -207,6 +208,8 @@ def load_folder(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTra
 
 
 def load_hub(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each retry; the last error is ours to say
+
     def read() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         config = transformers.AutoConfig.from_pretrained(name)
         if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
