@@ -61,7 +61,7 @@ BOUNDS = (-1.0, 3.0)  # nats
 QUOTE_WORDS = 100
 AROUND = 1000  # characters before and after a passage that a quote may grow into
 QUOTES = 3
-CLEAR = 0.6  # share of the probability above which the first quote stands alone (development: right in 85 % instead of 82 %)
+CLEAR = 0.6  # share of the probability above which the first quote stands alone
 
 
 @dataclass(frozen=True, slots=True)
