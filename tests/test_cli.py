@@ -76,9 +76,7 @@ def test_json_is_one_object_with_every_field(longspan: Run, manual: str) -> None
     [line] = ran.out.splitlines()
     answer = json.loads(line)
     assert set(answer) == set("question answer refused citations usage workflow model note".split())
-    assert set(answer["usage"]) == set(
-        "calls prompt_tokens completion_tokens cached_tokens seconds cost".split()
-    )
+    assert set(answer["usage"]) == set("calls prompt_tokens completion_tokens cached_tokens seconds cost".split())
     for citation in answer["citations"]:
         assert set(citation) >= set("document start end line_start line_end quote score".split())
         assert citation["quote"] == MANUAL[citation["start"] : citation["end"]]
