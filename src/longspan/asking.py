@@ -36,6 +36,7 @@ def ask(
     model: str | LLM = "smollm2",
     workflow: str | None = None,
     base_url: str | None = None,
+    window: int | None = None,
     settings: Settings | None = None,
     stdin: BinaryIO | None = None,
     on_text: Callable[[str], None] | None = None,
@@ -43,7 +44,8 @@ def ask(
     """Answer `question` from `sources`: files, folders, globs, URLs, "-" for stdin, or a mapping of names to texts.
 
     `model` is a spec, `[WORKFLOW@]MODEL`: `smollm2`, a hub id, a folder, a .gguf file, `openai:NAME` (with `base_url`
-    for a server of your own); or anything that follows the LLM protocol. `workflow` overrides the spec's.
+    for a server of your own, and its `window` in tokens if it does not tell); or anything that follows the LLM
+    protocol. `workflow` overrides the spec's.
 
     >>> answer = longspan.ask("manual.txt", "Which port does the server listen on?")   # doctest: +SKIP
     >>> answer.text, answer.citations[0].line_start                                      # doctest: +SKIP
@@ -55,7 +57,7 @@ def ask(
         settings.on_text = on_text
     if isinstance(model, str):
         spec = Spec.parse(model)
-        llm, workflow = open_llm(spec.model, base_url=base_url), workflow or spec.workflow
+        llm, workflow = open_llm(spec.model, base_url=base_url, window=window), workflow or spec.workflow
     else:
         llm = model
     if isinstance(sources, Corpus):

@@ -67,6 +67,9 @@ def ask(
         str, typer.Option("--model", "-m", help="[WORKFLOW@]MODEL: smollm2, hub id, folder, file.gguf, openai:NAME.")
     ] = "smollm2",
     base_url: Annotated[str | None, typer.Option(help="The endpoint's URL, for openai:NAME.")] = None,
+    window: Annotated[
+        int | None, typer.Option(help="The window of openai:NAME in tokens, where its server does not tell.", min=512)
+    ] = None,
     workflow: Annotated[
         str | None, typer.Option("--workflow", "-w", help="auto, direct, retrieve or map-reduce.", show_default="auto")
     ] = None,
@@ -96,7 +99,7 @@ def ask(
     screen = _Screen(quiet=quiet, as_json=as_json)
     settings = _settings(reader, max_tokens, budget, screen)
     _check_trace(trace)
-    llm = open_llm(spec.model, base_url=base_url, prices=prices)
+    llm = open_llm(spec.model, base_url=base_url, prices=prices, window=window)
     if hasattr(llm, "warm"):
         llm.warm()  # the weights load while the text is read and searched
     corpus = Corpus.open(sources, stdin=sys.stdin.buffer if "-" in sources else None)

@@ -213,10 +213,10 @@ def test_a_cancelled_call_ends_at_once(server: Server) -> None:
         ({"data": [{"id": "fake", "max_model_len": 9000}]}, 9000),
         ({"data": [{"id": "other", "context_length": 5000}, {"id": "fake", "context_length": 7000}]}, 7000),
         ({"data": [{"id": "alias", "meta": {"n_ctx": 2048}}]}, 2048),
-        ({"data": [{"id": "fake"}]}, module.DEFAULT_WINDOW),
-        ({"nonsense": 1}, module.DEFAULT_WINDOW),
-        ([], module.DEFAULT_WINDOW),
-        (None, module.DEFAULT_WINDOW),
+        ({"data": [{"id": "fake"}]}, module.OWN_WINDOW),
+        ({"nonsense": 1}, module.OWN_WINDOW),
+        ([], module.OWN_WINDOW),
+        (None, module.OWN_WINDOW),
     ],
 )
 def test_the_window_is_asked_for(models: Any, window: int, server: Server) -> None:
@@ -247,10 +247,12 @@ def test_prices_that_are_none(text: str) -> None:
 def test_names_of_models() -> None:
     assert isinstance(open_llm("openai:gpt", base_url="http://127.0.0.1:1/v1"), EndpointLLM)
     assert open_llm("openai:gpt", prices="1,2").prices == Prices(1.0, 2.0)  # type: ignore[attr-defined]
+    assert open_llm("openai:gpt", base_url="http://127.0.0.1:1/v1", window=3000).window == 3000
     assert open_llm("smollm2").name == "smollm2"
     for spec, options, message in (
         ("openai:", {}, "Name the endpoint's model"),
         ("smollm2", {"base_url": "http://x"}, "write --model openai:smollm2"),
+        ("smollm2", {"window": 4096}, "--window is for endpoints"),
         ("anthropic:claude", {}, "names no kind of model"),
         ("smollm2+yarn", {}, "no method 'yarn' yet"),
     ):

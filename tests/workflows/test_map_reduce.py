@@ -8,6 +8,7 @@ import re
 import pytest
 
 from longspan.corpus import Corpus
+from longspan.errors import LongspanError
 from longspan.workflows import Answer, Settings, run
 
 from .conftest import Scripted, ScriptedScorer
@@ -120,3 +121,11 @@ def test_the_extract_reader_summarises_by_themes(settings: Settings) -> None:
     assert {word for word in ("Wheat", "Ships", "Stars") if word in answer.text} == {"Wheat", "Ships", "Stars"}
     for citation in answer.citations:
         assert citation.quote == themes[citation.start : citation.end]
+
+
+def test_a_failure_of_the_model_is_its_own_sentence(settings: Settings) -> None:
+    def fails(prompt: str) -> str:
+        raise LongspanError("The endpoint is down.")
+
+    with pytest.raises(LongspanError, match="endpoint is down"):
+        asked("List all mayors.", Scripted(fails, window=1500), settings)

@@ -22,10 +22,11 @@ __all__ = [
 ]
 
 
-def open_llm(spec: str, *, base_url: str | None = None, prices: str | None = None) -> LLM:
+def open_llm(spec: str, *, base_url: str | None = None, prices: str | None = None, window: int | None = None) -> LLM:
     """The model named by `spec`: `openai:NAME` is an endpoint, anything else a model on this machine.
 
-    Nothing is loaded or asked yet. `prices` are currency units per million tokens, "INPUT,OUTPUT[,CACHED]".
+    Nothing is loaded or asked yet. `prices` are currency units per million tokens, "INPUT,OUTPUT[,CACHED]"; `window`
+    is an endpoint's, in tokens, where the server does not tell.
     """
     if "+" in spec and not spec.startswith("openai:"):
         raise UsageError(f"There is no method {spec.partition('+')[2]!r} yet: name the model alone.")
@@ -34,7 +35,9 @@ def open_llm(spec: str, *, base_url: str | None = None, prices: str | None = Non
         name = spec.removeprefix("openai:")
         if not name:
             raise UsageError("Name the endpoint's model, as in openai:gpt-5-mini.")
-        return EndpointLLM(name, base_url=base_url, prices=cost)
+        return EndpointLLM(name, base_url=base_url, prices=cost, window=window)
+    if window:
+        raise UsageError(f"--window is for endpoints: that of {spec} is known.")
     if base_url:
         raise UsageError(f"--base-url goes with an endpoint's model: write --model openai:{spec}.")
     if re.match(r"[a-z]+:(?![\\/])", spec):

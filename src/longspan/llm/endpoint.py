@@ -19,7 +19,8 @@ from longspan.trace import Usage, span
 CONCURRENT = 8  # calls under way at once
 RETRIES = 4  # of 408, 409, 429 and 5xx answers and lost connections, with exponential backoff (the SDK's)
 SECONDS = 300.0  # that a call may take
-DEFAULT_WINDOW = 32_768  # where a server does not say
+DEFAULT_WINDOW = 32_768  # of the SDK's own address, where nothing is said
+OWN_WINDOW = 8_192  # of a server of one's own that does not say: many are started with 4 096 or 8 192
 CHARACTERS_PER_TOKEN = 3.2  # a conservative estimate; English text has about four
 CAPABLE = 0.5  # of a window that is claimed, the part that is trusted until it is measured
 
@@ -79,9 +80,9 @@ class EndpointLLM:
 
     @property
     def window(self) -> int:
-        """What the server says of the model's window, else 32 768."""
+        """As given, else what the server says, else 32 768 (8 192 of a server of one's own)."""
         if self._window is None:
-            self._window = self._ask_window() or DEFAULT_WINDOW
+            self._window = self._ask_window() or (OWN_WINDOW if self.base_url else DEFAULT_WINDOW)
         return self._window
 
     @property
@@ -268,8 +269,10 @@ class EndpointLLM:
         text = "".join(said)
         if reason is None and counted is None:
             if not said:
+                tokens = sum(self.count_tokens(message["content"]) for message in messages)
                 raise LongspanError(
-                    f"{self._where()} sent an empty or malformed answer: is it an OpenAI-compatible server?"
+                    f"{self._where()} sent an empty or malformed answer: is it an OpenAI-compatible server, and is its "
+                    f"window larger than the prompt of about {tokens} tokens (else say --window)?"
                 )
             raise StreamCut(f"{self._where()} stopped in the middle of its answer: ask again.", text)
         if schema is not None and reason != "length":

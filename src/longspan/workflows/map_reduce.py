@@ -106,8 +106,11 @@ async def _map(
         return str(reply)
 
     with span("map", "workflow", {"parts": len(parts)}):
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(part)) for part in parts]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(part)) for part in parts]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None  # the first ended the others
     replies = [task.result() for task in tasks]
     unread = sum(reply is None for reply in replies)
     if not unread:
