@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 Reply = Callable[[dict[str, Any]], Any]
 
 
-def chunks(
-    text: str, *, usage: dict[str, Any] | None = None, reason: str | None = "stop", cut: bool = False
-) -> Response:
+def chunks(text: str, *, usage: dict[str, Any] | None = None, reason: str | None = "stop", cut: bool = False) -> Reply:
     """A streamed answer, word by word; `cut` ends it in the middle of its last event."""
 
-    async def stream() -> Any:
+    async def stream() -> AsyncIterator[str]:
         for number, word in enumerate(text.split(" ")):
             piece = word if number == 0 else f" {word}"
             yield event({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
@@ -38,6 +36,10 @@ def chunks(
             yield event({"choices": [], "usage": usage})
         yield "data: [DONE]\n\n"
 
+    return events(stream)
+
+
+def events(stream: Callable[[], AsyncIterator[str]]) -> Reply:
     return lambda body: StreamingResponse(stream(), media_type="text/event-stream")
 
 
@@ -99,7 +101,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             state.running -= 1
 
     running = uvicorn.Server(
-        uvicorn.Config(app, port=port, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+        uvicorn.Config(app, port=port, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
     )
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from longspan.errors import UsageError
 from longspan.llm.endpoint import EndpointLLM, Prices
@@ -28,18 +29,24 @@ def open_llm(spec: str, *, base_url: str | None = None, prices: str | None = Non
     Nothing is loaded or asked yet. `prices` are currency units per million tokens, "INPUT,OUTPUT[,CACHED]"; `window`
     is an endpoint's, in tokens, where the server does not tell.
     """
-    if "+" in spec and not spec.startswith("openai:"):
-        raise UsageError(f"There is no method {spec.partition('+')[2]!r} yet: name the model alone.")
-    cost = Prices.parse(prices) if prices else None
+    cost = Prices.parse(prices) if prices is not None else None
+    if window is not None and window < 1:
+        raise UsageError(f"A window of {window} tokens holds nothing: give at least 512, or leave --window out.")
     if spec.startswith("openai:"):
-        name = spec.removeprefix("openai:")
+        name = spec.removeprefix("openai:").strip()
         if not name:
             raise UsageError("Name the endpoint's model, as in openai:gpt-5-mini.")
         return EndpointLLM(name, base_url=base_url, prices=cost, window=window)
-    if window:
+    if window is not None:
         raise UsageError(f"--window is for endpoints: that of {spec} is known.")
+    if cost is not None:
+        raise UsageError(f"--prices is for endpoints: {spec} runs on this machine.")
     if base_url:
         raise UsageError(f"--base-url goes with an endpoint's model: write --model openai:{spec}.")
-    if re.match(r"[a-z]+:(?![\\/])", spec):
+    if spec.startswith(("http://", "https://")):
+        raise UsageError(f"{spec} is an address: write --model openai:NAME --base-url {spec}.")
+    if re.match(r"[a-z]{2,}:", spec, re.IGNORECASE):
         raise UsageError(f"{spec!r} names no kind of model: write openai:NAME, or a hub id, folder or .gguf file.")
+    if "+" in Path(spec).name and not Path(spec).expanduser().exists():
+        raise UsageError(f"There is no method {spec.rpartition('+')[2]!r} yet: name the model alone.")
     return LocalLLM(spec)
