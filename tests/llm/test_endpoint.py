@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from hypothesis import given
 from hypothesis import strategies as st
 
 from longspan.errors import LongspanError, UsageError
-from longspan.llm import Completion, EndpointLLM, LocalLLM, Prices, Sampling
+from longspan.llm import Completion, EndpointLLM, LocalLLM, Message, Prices, Sampling
 from longspan.llm import endpoint as module
 
 from .conftest import Reply, Server, chunks, event, events, failure
@@ -186,7 +186,7 @@ def test_calls_at_once_adapt_together(server: Server) -> None:
     llm = EndpointLLM("fake", base_url=server.url)
 
     async def many() -> list[Completion]:
-        question = [{"role": "user", "content": "How old?"}]
+        question: list[Message] = [{"role": "user", "content": "How old?"}]
         return await asyncio.gather(*(llm.chat(question, max_tokens=9, schema=AGE) for _ in range(6)))
 
     assert {completion.text for completion in asyncio.run(many())} == {'{"age": 1}'}
@@ -383,7 +383,7 @@ def test_a_cancelled_call_ends_at_once_on_both_sides(server: Server) -> None:
 
     async def cancel() -> None:
         heard = asyncio.Event()
-        question = [{"role": "user", "content": "x"}]
+        question: list[Message] = [{"role": "user", "content": "x"}]
         task = asyncio.create_task(llm.chat(question, max_tokens=5, on_text=lambda piece: heard.set()))
         await heard.wait()
         task.cancel()

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
+import threading
 from concurrent.futures import Future
+from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.engine.conftest import tiny
 
+from longspan import trace
 from longspan.engine import Engine
 from longspan.errors import LongspanError
-from longspan.llm import LocalLLM, Scorer
+from longspan.llm import LLM, EndpointLLM, LocalLLM, Sampling, Scorer
 from longspan.llm.protocol import Message
 from longspan.models import encode
+from longspan.workflows.budget import Budgeted
 
 
 @pytest.fixture
@@ -31,22 +37,86 @@ def user(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
 
 
+@pytest.fixture
+def batches(llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts each call of the engine was given."""
+    sizes: list[int] = []
+    generate = llm.engine.generate
+
+    def noted(prompts: Any, **options: Any) -> Any:
+        sizes.append(len(prompts))
+        return generate(prompts, **options)
+
+    monkeypatch.setattr(llm.engine, "generate", noted)
+    return sizes
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> LocalLLM:
+    return LocalLLM("smollm2")
+
+
 def test_what_is_known_comes_from_the_model(llm: LocalLLM) -> None:
     loaded = llm.loaded
     assert (llm.window, llm.effective_window, llm.reader) == (loaded.window, loaded.effective_window, loaded.reader)
     assert llm.name == llm.tokenizer_name == "tiny"
-    assert isinstance(llm, Scorer)
 
 
-def test_greedy_chats_repeat_and_a_batch_changes_nothing(llm: LocalLLM) -> None:
-    questions = ["Why?", "What is a mill?", "Who built the old mill by the river?", "And when?"]
+def test_all_kinds_follow_the_protocol(llm: LocalLLM) -> None:
+    endpoint = EndpointLLM("x", base_url="http://127.0.0.1:1/v1", window=4000)
+    kinds: list[LLM] = [llm, endpoint, Budgeted(llm, 1000), Budgeted(endpoint, 1000)]  # checked by mypy
+    for kind in kinds:
+        assert kind.name and kind.tokenizer_name and kind.reader in ("extract", "generate")
+        assert 0 < kind.effective_window <= kind.window
+        assert kind.count_batch(["one", "two words", ""]) == [
+            kind.count_tokens(text) for text in ("one", "two words", "")
+        ]
+        assert kind.count_batch([]) == []
+    assert [isinstance(kind, Scorer) for kind in kinds] == [True, False, True, False]
 
+
+QUESTIONS = ["Why?", "What is a mill?", "Who built the old mill by the river?", "And when?"]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, top_k=20, seed=5)])
+def test_chats_repeat_and_a_batch_changes_nothing(sampling: Sampling, llm: LocalLLM, batches: list[int]) -> None:
     async def together() -> list[str]:
-        done = await asyncio.gather(*(llm.chat(user(question), max_tokens=12) for question in questions))
-        return [completion.text for completion in done]
+        chats = (llm.chat(user(question), max_tokens=12, sampling=sampling) for question in QUESTIONS)
+        return [completion.text for completion in await asyncio.gather(*chats)]
 
-    alone = [asyncio.run(llm.chat(user(question), max_tokens=12)).text for question in questions]
+    alone = [asyncio.run(llm.chat(user(question), max_tokens=12, sampling=sampling)).text for question in QUESTIONS]
+    del batches[:]
     assert asyncio.run(together()) == alone
+    assert sum(batches) == len(QUESTIONS)
+    assert max(batches) > 1
+
+
+def test_the_embedded_model_repeats_itself(smollm2: LocalLLM) -> None:
+    first, again = (asyncio.run(smollm2.chat(user("Name a colour."), max_tokens=6)) for _ in range(2))
+    assert first.text == again.text != ""
+    assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
+
+
+def test_what_cannot_share_a_batch_does_not(llm: LocalLLM, batches: list[int]) -> None:
+    async def mixed() -> list[int]:
+        chats = [llm.chat(user("Why?"), max_tokens=limit, stop=stop) for limit in (3, 5) for stop in ((), ("x",))]
+        return [completion.usage.completion_tokens for completion in await asyncio.gather(*chats)]
+
+    assert all(tokens <= limit for tokens, limit in zip(asyncio.run(mixed()), (3, 3, 5, 5), strict=True))
+    assert batches == [1] * 4
+
+
+def test_a_prompt_that_is_too_long_fails_alone(llm: LocalLLM) -> None:
+    """Chats in a batch are strangers to each other."""
+
+    async def together() -> list[Any]:
+        chats = [llm.chat(user(text), max_tokens=8) for text in ("Why?", "Who?", "why " * 500, "When?")]
+        return await asyncio.gather(*chats, return_exceptions=True)
+
+    first, second, failed, last = asyncio.run(together())
+    assert isinstance(failed, LongspanError)
+    for text, completion in (("Why?", first), ("Who?", second), ("When?", last)):
+        assert completion.text == asyncio.run(llm.chat(user(text), max_tokens=8)).text
 
 
 def test_usage_is_counted_and_text_is_streamed(llm: LocalLLM) -> None:
@@ -72,29 +142,125 @@ def test_scores_are_the_log_softmax_of_the_model(llm: LocalLLM) -> None:
         assert found == pytest.approx(wanted, abs=1e-3)
 
 
-def test_a_schema_is_enforced(llm: LocalLLM) -> None:
-    schema = {
+def test_scoring_says_what_it_cannot_score(llm: LocalLLM) -> None:
+    for pair, message in ((("", "x"), "empty"), (("x " * 600, "y"), "window")):
+        with pytest.raises(LongspanError, match=message):
+            asyncio.run(llm.loglikelihood([pair]))
+    assert asyncio.run(llm.loglikelihood([])) == []
+    assert asyncio.run(llm.loglikelihood([("x", "")])) == [()]
+
+
+SCHEMAS: list[dict[str, Any]] = [
+    {
         "type": "object",
-        "properties": {"a": {"type": "boolean"}},
-        "required": ["a"],
+        "properties": {"a": {"type": "boolean"}, "n": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["a", "n"],
         "additionalProperties": False,
-    }
-    completion = asyncio.run(llm.chat(user("Yes?"), max_tokens=40, schema=schema))
-    assert isinstance(json.loads(completion.text)["a"], bool)
+    },
+    {"type": "array", "items": {"enum": ["cat", "dog"]}, "minItems": 1, "maxItems": 3},
+    {"type": "string", "maxLength": 6},
+]
 
 
-def test_cancelling_stops_the_generation(llm: LocalLLM) -> None:
-    async def cancel() -> float:
-        task = asyncio.create_task(llm.chat(user("Go on and on."), max_tokens=400))
-        await asyncio.sleep(0.05)
+@pytest.mark.parametrize("schema", SCHEMAS, ids=["object", "array", "string"])
+def test_a_schema_is_enforced(schema: dict[str, Any], llm: LocalLLM) -> None:
+    async def several() -> list[str]:
+        chats = [
+            llm.chat(user("Yes?"), max_tokens=80, schema=schema, sampling=Sampling(temperature=1.5, seed=seed))
+            for seed in range(5)
+        ]
+        return [completion.text for completion in await asyncio.gather(*chats)]
+
+    for text in asyncio.run(several()):
+        jsonschema.validate(json.loads(text), schema)
+
+
+def test_a_schema_that_makes_no_sense(llm: LocalLLM) -> None:
+    with pytest.raises(LongspanError, match="schema cannot be enforced") as raised:
+        asyncio.run(llm.chat(user("Yes?"), max_tokens=8, schema={"type": "nonsense"}))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("chats", [1, 4])
+def test_cancelling_stops_the_generation(chats: int, llm: LocalLLM) -> None:
+    heard: list[str] = []
+    started = threading.Event()
+
+    def listen(piece: str) -> None:
+        heard.append(piece)
+        started.set()
+
+    async def ask(cancel: bool) -> int:
+        """The pieces that were made, in the end."""
+        del heard[:]
+        started.clear()
+        tasks = [
+            asyncio.create_task(llm.chat(user(f"Go on {n}."), max_tokens=400, on_text=listen)) for n in range(chats)
+        ]
+        await asyncio.to_thread(started.wait, 10)
+        if cancel:
+            for task in tasks:
+                task.cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(one, asyncio.CancelledError) == cancel for one in done)
+        await llm.chat(user("Why?"), max_tokens=1)  # the worker is free again
+        return len(heard)
+
+    whole = asyncio.run(ask(cancel=False))
+    assert asyncio.run(ask(cancel=True)) < whole / 2
+
+
+def test_who_is_cancelled_leaves_the_others_their_answers(llm: LocalLLM) -> None:
+    started = threading.Event()
+
+    async def cancel_one() -> list[Any]:
+        tasks = [
+            asyncio.create_task(llm.chat(user(question), max_tokens=60, on_text=lambda piece: started.set()))
+            for question in QUESTIONS
+        ]
+        await asyncio.to_thread(started.wait, 10)
+        tasks[1].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    done = asyncio.run(cancel_one())
+    assert isinstance(done.pop(1), asyncio.CancelledError)
+    kept = [question for question in QUESTIONS if question != QUESTIONS[1]]
+    assert [one.text for one in done] == [asyncio.run(llm.chat(user(q), max_tokens=60)).text for q in kept]
+
+
+def test_who_is_cancelled_while_waiting_is_never_begun(llm: LocalLLM, batches: list[int]) -> None:
+    async def cancel_waiting() -> None:
+        busy = threading.Event()
+        llm._worker.submit(busy.wait, 10)
+        task = asyncio.create_task(llm.chat(user("Why?"), max_tokens=5))
+        await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        begin = time.perf_counter()
-        await llm.chat(user("Why?"), max_tokens=1)  # the worker is free again
-        return time.perf_counter() - begin
+        busy.set()
 
-    assert asyncio.run(cancel()) < 2.0
+    asyncio.run(cancel_waiting())
+    llm._worker.submit(lambda: None).result()
+    assert batches == []
+
+
+@given(
+    st.lists(st.sampled_from(["<|im_end|>", "<|im_start|>", "system", "\n", " the mill", "é", "\ud800"]), max_size=9)
+)
+def test_texts_are_counted_as_they_are_encoded(smollm2: LocalLLM, parts: list[str]) -> None:
+    """What spells a control token is ordinary text, and takes as many tokens."""
+    text = "".join(parts)
+    assert smollm2.count_tokens(text) == len(encode(text, smollm2.loaded))
+
+
+def test_calls_are_spans_with_their_usage(llm: LocalLLM) -> None:
+    with trace.span("run") as run:
+        completion = asyncio.run(llm.chat(user("Why?"), max_tokens=4))
+        asyncio.run(llm.loglikelihood([("a", "b")]))
+    chat, score = run.children
+    assert (chat.kind, chat.output, chat.usage) == ("llm", completion.text, completion.usage)
+    assert score.usage.calls == 1
+    assert run.total().calls == 2
 
 
 def test_lone_surrogates_are_read_like_any_unknown_character(llm: LocalLLM) -> None:
@@ -104,14 +270,43 @@ def test_lone_surrogates_are_read_like_any_unknown_character(llm: LocalLLM) -> N
     assert len(scores) == 2
 
 
-def test_a_failure_in_the_worker_reaches_the_caller(llm: LocalLLM) -> None:
-    with pytest.raises(LongspanError, match="window"):
-        asyncio.run(llm.chat(user("why " * 5000), max_tokens=4))
+@pytest.mark.parametrize("error", [RuntimeError("broken"), LongspanError("told"), MemoryError()])
+def test_a_failure_in_the_worker_reaches_the_caller(
+    error: Exception, llm: LocalLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    async def two() -> list[Any]:
+        return await asyncio.gather(*(llm.chat(user("Why?"), max_tokens=4) for _ in range(2)), return_exceptions=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(llm.engine, "generate", fail)
+        assert asyncio.run(two()) == [error, error]
+        patched.setattr(llm.engine, "loglikelihood", fail)
+        with pytest.raises(type(error)):
+            asyncio.run(llm.loglikelihood([("a", "b")]))
     assert asyncio.run(llm.chat(user("Why?"), max_tokens=2)).text is not None
 
 
-def test_a_wrong_name_is_one_sentence() -> None:
+def test_a_listener_that_fails_is_heard_of(llm: LocalLLM) -> None:
+    def listen(piece: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        asyncio.run(llm.chat(user("Why?"), max_tokens=8, on_text=listen))
+
+
+def test_what_does_not_fit_is_said(llm: LocalLLM) -> None:
+    for text, limit, message in (("why " * 5000, 4, "window"), ("Why?", 0, "At least one token")):
+        with pytest.raises(LongspanError, match=message):
+            asyncio.run(llm.chat(user(text), max_tokens=limit))
+
+
+def test_a_wrong_name_is_one_sentence_each_time() -> None:
     wrong = LocalLLM("no-such-folder/model.gguf")
-    with pytest.raises(LongspanError) as raised:
-        asyncio.run(wrong.chat(user("Why?"), max_tokens=2))
-    assert "\n" not in str(raised.value)
+    wrong.warm()
+    for _ in range(2):
+        with pytest.raises(LongspanError, match=r"There is no file no-such-folder/model\.gguf") as raised:
+            asyncio.run(wrong.chat(user("Why?"), max_tokens=2))
+        assert "\n" not in str(raised.value)

@@ -7,12 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from longspan.errors import LongspanError
 from longspan.llm.protocol import Completion, Message, Sampling
 from longspan.trace import Usage, span
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from longspan.engine import Engine
     from longspan.models import LoadedModel
 
@@ -73,9 +77,24 @@ class LocalLLM:
         return self.count_batch([text])[0]
 
     def count_batch(self, texts: list[str]) -> list[int]:
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        backend = self.loaded.tokenizer.backend_tokenizer
-        return [len(encoding.ids) for encoding in backend.encode_batch_fast(clean, add_special_tokens=False)]
+        from longspan.models.prompt import clean
+
+        encodings = self._counter.encode_batch_fast([clean(text) for text in texts], add_special_tokens=False)
+        return [len(encoding.ids) for encoding in encodings]
+
+    @cached_property
+    def _counter(self) -> Tokenizer:
+        """The tokenizer without control tokens, as texts are encoded without them; what it knows is shared."""
+        from tokenizers import Tokenizer
+
+        backend = getattr(self.loaded.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise LongspanError(f"{self.name} has no fast tokenizer: save one (tokenizer.json) beside the model.")
+        counter = Tokenizer(backend.model)
+        for part in ("normalizer", "pre_tokenizer"):
+            if getattr(backend, part) is not None:
+                setattr(counter, part, getattr(backend, part))
+        return counter
 
     async def chat(
         self,
@@ -87,7 +106,10 @@ class LocalLLM:
         schema: dict[str, Any] | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> Completion:
-        """Answer the conversation; see `LLM.chat`. Cancelling the task stops the generation at the next token."""
+        """Answer the conversation; see `LLM.chat`.
+
+        Cancelling the task stops the generation at the next token, or once all that share its batch are cancelled.
+        """
         chat = _Chat(list(messages), max_tokens, sampling, tuple(stop), schema, on_text)
         with span(f"chat {self.name}", "llm", [dict(message) for message in messages]) as step:
             self.warm()
@@ -112,17 +134,24 @@ class LocalLLM:
             if first.batchable:
                 batch = [chat for chat in self._waiting if chat.batchable and chat.shape == first.shape][:8]
             self._waiting = [chat for chat in self._waiting if chat not in batch]
-        batch = [chat for chat in batch if not chat.cancel.is_set()]
+        self._answer([chat for chat in batch if chat.result.set_running_or_notify_cancel()])
+
+    def _answer(self, batch: list[_Chat]) -> None:
+        """Hand each chat its completion, or the error."""
         if not batch:
             return
         try:
-            for chat, completion in zip(batch, self._generate(batch), strict=True):
-                if not chat.result.cancelled():
-                    chat.result.set_result(completion)
+            completions = self._generate(batch)
         except BaseException as error:  # noqa: BLE001 - handed to those who wait
+            if len(batch) > 1 and isinstance(error, LongspanError):  # such as one prompt too long for the window
+                for chat in batch:
+                    self._answer([chat])
+                return
             for chat in batch:
-                if not chat.result.done():
-                    chat.result.set_exception(error)
+                chat.result.set_exception(error)
+        else:
+            for chat, completion in zip(batch, completions, strict=True):
+                chat.result.set_result(completion)
 
     def _generate(self, batch: list[_Chat]) -> list[Completion]:
         from longspan.engine import Grammar
@@ -138,7 +167,7 @@ class LocalLLM:
             stop=(*first.stop, *engine.loaded.stop),
             grammar=Grammar(first.schema, engine.loaded) if first.schema is not None else None,
             on_text=lambda index, piece: batch[index].say(piece),
-            cancel=first.cancel if len(batch) == 1 else None,
+            cancel=_AllCancelled(batch),
         )
         seconds = time.perf_counter() - begin
         return [
@@ -215,3 +244,14 @@ class _Chat:
     def say(self, piece: str) -> None:
         if self.on_text is not None:
             self.on_text(piece)
+
+
+class _AllCancelled(threading.Event):
+    """Set when every chat of a batch is cancelled: the others still want their answers."""
+
+    def __init__(self, batch: list[_Chat]) -> None:
+        super().__init__()
+        self.batch = batch
+
+    def is_set(self) -> bool:
+        return all(chat.cancel.is_set() for chat in self.batch)
