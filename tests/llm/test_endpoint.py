@@ -229,6 +229,7 @@ def test_retry_after_is_honoured(server: Server) -> None:
         (JSONResponse({"detail": "no such field"}, 422), r"rejected the request \(422\): no such field\."),
         (Response("{not json", 200, media_type="application/json"), "empty or malformed answer"),
         (Response("", 200), "empty or malformed answer"),
+        (Response("data: [DONE]\n\n", media_type="text/event-stream"), r"about 2 tokens .*--interrupt_requests false"),
         (HTMLResponse("<html>Welcome</html>"), "empty or malformed answer"),
         (chunks("Half an", cut=True), "stopped in the middle"),
         (Response("data: {garbage\n\n", 200, media_type="text/event-stream"), "stopped in the middle|cannot be read"),

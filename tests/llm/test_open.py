@@ -60,12 +60,14 @@ def test_what_cannot_be_meant(spec: str, options: dict[str, Any], message: str) 
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "url", ["127.0.0.1:8080/v1", "ftp://x/v1", "http://", "http://x:port/v1", "http://[::1/v1", "x"]
-)
+BAD = ["127.0.0.1:8080/v1", "ftp://x/v1", "http://", "http://x:port/v1", "http://[::1/v1", "x", "http://1.2.3.999/v1"]
+
+
+@pytest.mark.parametrize("url", [*BAD, "http://x/\x01", "http://☃.invalid", "me:hidden@x/v1?key=hidden"])
 def test_what_is_no_address(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="is no server's address: write --base-url http://HOST:PORT/v1"):
+    with pytest.raises(UsageError, match="is no server's address: write --base-url http://HOST:PORT/v1") as raised:
         open_llm("openai:x", base_url=url)
+    assert "hidden" not in str(raised.value)
     monkeypatch.setenv("OPENAI_BASE_URL", url)
     with pytest.raises(UsageError, match="is no server's address"):
         open_llm("openai:x")

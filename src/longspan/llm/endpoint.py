@@ -304,8 +304,9 @@ class EndpointLLM:
             if not said:
                 tokens = sum(self.count_tokens(message["content"]) for message in messages)
                 raise LongspanError(
-                    f"{self._where()} sent an empty or malformed answer: is it an OpenAI-compatible server, and is its "
-                    f"window larger than the prompt of about {tokens} tokens (else say --window)?"
+                    f"{self._where()} sent an empty or malformed answer: is it an OpenAI-compatible server, with a "
+                    f"window larger than the prompt of about {tokens} tokens (else say --window), that finishes calls "
+                    "made at once (llama_cpp.server does with --interrupt_requests false)?"
                 )
             raise StreamCut(f"{self._where()} stopped in the middle of its answer: ask again.", text)
         if schema is not None and reason != "length":
@@ -438,16 +439,19 @@ def _is_a(value: Any, kind: str) -> bool:
 
 def _address(url: str | None) -> str | None:
     """A server's address as given, once it can be one."""
+    import httpx
+
     if url is None:
         return None
     try:
-        parts = urlsplit(url.strip())
-        possible = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+        parsed = httpx.URL(url.strip())
+        possible = parsed.scheme in ("http", "https") and bool(parsed.host)
+    except (httpx.InvalidURL, ValueError):
         possible = False
     if not possible:
+        shown = re.sub(r"[^/]*@", "", url.partition("?")[0])  # without the user, password or query
         raise UsageError(
-            f"{url!r} is no server's address: write --base-url http://HOST:PORT/v1, or set OPENAI_BASE_URL so."
+            f"{shown!r} is no server's address: write --base-url http://HOST:PORT/v1, or set OPENAI_BASE_URL so."
         )
     return url.strip()
 
