@@ -114,7 +114,7 @@ class EndpointLLM:
 
     @property
     def effective_window(self) -> int:
-        """Half of the window, until `longspan effective` has measured it."""
+        """Half of the window: what a server claims was not measured."""
         return int(self.window * CAPABLE)
 
     @property
