@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,18 +14,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A registered method. `kind` is its plug-in point; `summary` the first line of its docstring."""
+    """A registered method. `kind` is its plug-in point; `summary` the first line of its docstring; `systems` the
+    published systems (slugs of the catalogue) that it is a part of."""
 
     kind: str
     slug: str
     target: Any
     summary: str
+    systems: tuple[str, ...] = ()
 
 
 _parts: dict[str, Part] = {}
 
 
-def register(kind: str, slug: str) -> Callable[[T], T]:
+def register(kind: str, slug: str, *, systems: Sequence[str] = ()) -> Callable[[T], T]:
     """Register the decorated class or function as the method `slug` of the plug-in point `kind`.
 
     Slugs are unique over all kinds, so that `MODEL+slug` is never ambiguous.
@@ -35,15 +37,15 @@ def register(kind: str, slug: str) -> Callable[[T], T]:
         if slug in _parts:
             raise ValueError(f"the slug {slug!r} is taken by {_parts[slug].target!r}")
         summary = (target.__doc__ or "").strip().partition("\n")[0]
-        _parts[slug] = Part(kind, slug, target, summary)
+        _parts[slug] = Part(kind, slug, target, summary, tuple(systems))
         return target
 
     return note
 
 
-def parts(kind: str) -> list[Part]:
-    """The methods of one plug-in point, by slug."""
-    return sorted((part for part in _parts.values() if part.kind == kind), key=lambda part: part.slug)
+def parts(kind: str | None = None) -> list[Part]:
+    """The methods of one plug-in point (or of all), by slug."""
+    return sorted((part for part in _parts.values() if kind in (None, part.kind)), key=lambda part: part.slug)
 
 
 def find(kind: str, slug: str) -> Any:

@@ -82,6 +82,30 @@ class LocalLLM:
         encodings = self._counter.encode_batch_fast([clean(text) for text in texts], add_special_tokens=False)
         return [len(encoding.ids) for encoding in encodings]
 
+    def token_starts(self, text: str) -> list[int]:
+        """The character at which each token of a text begins."""
+        from longspan.models.prompt import clean
+
+        encoding = self._counter.encode(clean(text), add_special_tokens=False)
+        return [start for start, _ in encoding.offsets]
+
+    @cached_property
+    def template_tokens(self) -> int:
+        """How many tokens the chat template puts around one user message."""
+        from longspan.models import render
+
+        return len(render([{"role": "user", "content": ""}], self.loaded))
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What the keys and values of one token take in the cache."""
+        return self.loaded.bytes_per_token
+
+    def close(self) -> None:
+        """Let go of the worker and the weights."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._engine = None
+
     @cached_property
     def _counter(self) -> Tokenizer:
         """The tokenizer without control tokens, as texts are encoded without them; what it knows is shared."""
@@ -182,6 +206,8 @@ class LocalLLM:
                 ),
                 generation.finish_reason,
                 generation.logprobs,
+                generation.prefill_seconds,
+                generation.decode_seconds,
             )
             for generation in generations
         ]

@@ -21,13 +21,16 @@ class Message(TypedDict):
 class Completion:
     """What came back. `finish_reason` is "stop" (end of turn or a stop string) or "length".
 
-    `logprobs`, where asked for, holds the natural-log probability of each generated token.
+    `logprobs`, where asked for, holds the natural-log probability of each generated token. A model of this machine
+    tells the seconds of reading and of writing apart; `decode_seconds` is shared by the chats written together.
     """
 
     text: str
     usage: Usage
     finish_reason: str
     logprobs: tuple[float, ...] | None = None
+    prefill_seconds: float | None = None
+    decode_seconds: float | None = None
 
 
 class LLM(Protocol):

@@ -1,0 +1,5 @@
+"""The tasks: one module a benchmark, each task an inspect_ai task under its own name."""
+
+from __future__ import annotations
+
+from longspan.evaluation.tasks import passkey  # noqa: F401 - they register themselves
