@@ -16,9 +16,10 @@ from longspan.workflows import Answer, Settings, run
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What answers: `[WORKFLOW@]MODEL`, the same spelling everywhere."""
+    """What answers: `[WORKFLOW@]MODEL`, the same spelling everywhere. `workflow` is None where none is named:
+    then `ask` chooses one, and an evaluation gives the model the whole text."""
 
-    workflow: str
+    workflow: str | None
     model: str
 
     @classmethod
@@ -26,7 +27,7 @@ class Spec:
         workflow, at, model = text.rpartition("@")
         if not model or (at and not workflow):
             raise UsageError(f"{text!r} does not name what answers: write MODEL or WORKFLOW@MODEL, as in auto@smollm2.")
-        return cls(workflow or "auto", model)
+        return cls(workflow or None, model)
 
 
 def ask(

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -95,7 +97,7 @@ def ask(
 
     sources, question = _sources_and_question(arguments, interactive)
     spec = Spec.parse(model)
-    name = workflow or spec.workflow
+    name = workflow or spec.workflow or "auto"
     screen = _Screen(quiet=quiet, as_json=as_json)
     settings = _settings(reader, max_tokens, budget, screen)
     _check_trace(trace)
@@ -356,6 +358,64 @@ def index_drop(
     for key in [item.key for item in stored()] if everything else keys or []:
         drop(key)
         typer.echo(f"dropped {key}")
+
+
+@app.command("eval")
+def eval_command(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(help="Tasks or groups of tasks; without any, they are listed.")
+    ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", help="[WORKFLOW@]MODEL[+METHOD...]: what answers; repeat to compare. Default: smollm2."),
+    ] = None,
+    lengths: Annotated[str | None, typer.Option(help="Lengths in tokens, as in 1k,2k,8k.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples for each cell of a task.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed gives other samples.")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Option("--set", "-T", help="An argument of the tasks, NAME=VALUE; repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many samples of each task.", min=1)] = None,
+    time_limit: Annotated[int | None, typer.Option(help="Seconds after which a sample has failed.", min=1)] = None,
+    base_url: Annotated[str | None, typer.Option(help="The endpoint's URL, for openai:NAME.")] = None,
+    window: Annotated[int | None, typer.Option(help="The window of openai:NAME in tokens.", min=512)] = None,
+    workers: Annotated[
+        str, typer.Option(help="ray, ray:N or ray:N:ADDRESS: samples over a Ray cluster, N models at once.")
+    ] = "",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Logs and report; the same folder again goes on where it was.")
+    ] = Path("longspan-eval"),
+) -> None:
+    """Measure what answers: tasks at several lengths, with quality, speed, memory and cost, and a report."""
+    with _extra("eval"):
+        from longspan.evaluation.command import describe, evaluate
+    if not tasks:
+        describe()
+        return
+    named = {"lengths": lengths, "samples": samples, "seed": seed}
+    evaluate(
+        tasks,
+        on or ["smollm2"],
+        out,
+        named={name: value for name, value in named.items() if value is not None},
+        pairs=arguments or [],
+        base_url=base_url,
+        window=window,
+        workers=workers,
+        limit=limit,
+        time_limit=time_limit,
+    )
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """What an extra brings is imported here; where it is missing, the command that adds it is said."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "longspan":
+            raise
+        raise LongspanError(f"This needs {error.name}, which is not installed: pip install 'longspan[{name}]'.") from error
 
 
 INTERRUPTED = 128 + signal.SIGINT

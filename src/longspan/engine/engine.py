@@ -7,6 +7,7 @@ Decoding joins the prompts into one left-padded batch. Scoring runs short texts 
 from __future__ import annotations
 
 import inspect
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -83,13 +84,20 @@ class Engine:
     """Generates and scores with one loaded model. Safe to call from several threads; calls take turns."""
 
     def __init__(
-        self, loaded: LoadedModel, *, chunk: int = CHUNK, prefix_cache_bytes: int = PREFIX_CACHE_BYTES
+        self,
+        loaded: LoadedModel,
+        *,
+        chunk: int = CHUNK,
+        prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
+        beyond_window: bool = False,
     ) -> None:
+        """`beyond_window` lets texts exceed the model's window: what it then says is the caller's question."""
         self.loaded = loaded
         self.model = loaded.model
         self.chunk = max(1, chunk)
         self.plain = is_plain(loaded.model)
         self.prefixes = PrefixStore(prefix_cache_bytes if self.plain else 0)
+        self.window = math.inf if beyond_window else loaded.window
         self._last_only = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
         self._lock = threading.Lock()
 
@@ -151,7 +159,7 @@ class Engine:
             raise LongspanError("The prompt is empty: there is nothing to continue.")
         if max_tokens < 1:
             raise LongspanError(f"At least one token must be allowed for the answer, not {max_tokens}.")
-        if len(prompt) + max_tokens > self.loaded.window:
+        if len(prompt) + max_tokens > self.window:
             raise LongspanError(
                 f"The prompt has {len(prompt)} tokens and the answer up to {max_tokens}, but the window of "
                 f"{self.loaded.name} is {self.loaded.window}: shorten one of them or read the text in parts."
@@ -260,7 +268,7 @@ class Engine:
         for context, continuation in pairs:
             if not context:
                 raise LongspanError("A context to score from is empty: give at least one token.")
-            if len(context) + len(continuation) > self.loaded.window:
+            if len(context) + len(continuation) > self.window:
                 raise LongspanError(
                     f"A text of {len(context) + len(continuation)} tokens cannot be scored: the window of "
                     f"{self.loaded.name} is {self.loaded.window}."

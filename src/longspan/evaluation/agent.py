@@ -62,8 +62,10 @@ def workflow(name: str = "auto", window: int | None = None, max_tokens: int = 25
         state.output.metadata = {
             "refused": answer.refused,
             "note": answer.note,
-            "usage": answer.usage.to_dict(),
             "citations": [[citation.start, citation.end] for citation in answer.citations],
+            "calls": answer.usage.calls,
+            "seconds": answer.usage.seconds,
+            **llm.spent,
         }
         state.messages.append(ChatMessageAssistant(content=answer.text, model=llm.name))
         return state
@@ -80,6 +82,7 @@ class InspectLLM:
         self._local = local_llm(model)
         self._window = window
         self._tokens = self._local or LocalLLM(EMBEDDED)
+        self.spent = {"prefill_seconds": 0.0, "decode_seconds": 0.0}
         if self._local is not None:
             self.loglikelihood = self._local.loglikelihood
 
@@ -141,6 +144,8 @@ class InspectLLM:
                 time.perf_counter() - begin,
                 used.total_cost if used else None,
             )
+        for name in self.spent.keys() & (output.metadata or {}).keys():
+            self.spent[name] += (output.metadata or {})[name] or 0.0
         if on_text:
             on_text(output.completion)
         reason = "length" if output.stop_reason in ("max_tokens", "model_length") else "stop"

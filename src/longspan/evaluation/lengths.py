@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from longspan.errors import UsageError
-
-if TYPE_CHECKING:
-    from longspan.llm import LocalLLM
 
 EMBEDDED = "smollm2"  # counts for models whose tokenizer is not at hand (endpoints)
 
@@ -30,22 +25,14 @@ def counter(tokenizer: str | None = None) -> TokenCounter:
 
     A model whose tokenizer is not on this machine (an endpoint) is counted with the embedded model's.
     """
+    from longspan.evaluation.provider import active_llm, shared_llm
+
     if tokenizer is None:
-        from longspan.evaluation.provider import active_llm
-
         llm = active_llm()
-        return _of(llm) if llm is not None else _named(EMBEDDED)
-    return _named(tokenizer)
-
-
-@lru_cache(maxsize=4)
-def _named(name: str) -> TokenCounter:
-    from longspan.llm import LocalLLM
-
-    return _of(LocalLLM(name))
-
-
-def _of(llm: LocalLLM) -> TokenCounter:
+        if llm is None:
+            llm = shared_llm(EMBEDDED)
+    else:
+        llm = shared_llm(tokenizer)
     return TokenCounter(llm.name, llm.count_tokens, llm.token_starts, llm.template_tokens)
 
 

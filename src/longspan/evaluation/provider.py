@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import resource
 import sys
-from typing import Any, cast
+from functools import lru_cache
+from typing import Any
 
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -25,7 +26,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from longspan.engine.sampling import Sampling
 from longspan.errors import LongspanError
-from longspan.llm import LocalLLM, Message, open_llm
+from longspan.llm import LocalLLM, Message, open_local
 
 METHODS = ("positions", "attention", "cache")  # model arguments that name a method each
 DEFAULT_MAX_TOKENS = 256
@@ -51,18 +52,20 @@ class LongspanAPI(ModelAPI):
                 f"Unknown model arguments: {', '.join(model_args)}; longspan models take {', '.join(METHODS)}, workers."
             )
         spec = "+".join([model_name, *methods])
+        self.spec = spec
+        self.llm: LocalLLM = shared_llm(spec)
+        self.workers = None
         if workers:
-            from longspan.evaluation.workers import RayLLM
+            from longspan.evaluation.workers import Workers
 
-            self.llm: LocalLLM = cast(LocalLLM, RayLLM(spec, workers))
-        else:
-            self.llm = cast(LocalLLM, open_llm(spec))
+            self.workers = Workers(spec, str(workers))
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
     ) -> ModelOutput:
         messages: list[Message] = [{"role": message.role, "content": message.text} for message in input]
-        completion = await self.llm.chat(
+        chat = self.workers.chat if self.workers is not None else self.llm.chat
+        completion = await chat(
             messages,
             max_tokens=config.max_tokens or DEFAULT_MAX_TOKENS,
             sampling=sampling_of(config),
@@ -97,19 +100,25 @@ class LongspanAPI(ModelAPI):
         return self.llm.count_tokens(text)
 
     def max_connections(self) -> int:
-        return TOGETHER
+        return self.workers.count if self.workers is not None else TOGETHER
 
     def connection_key(self) -> str:
-        return self.model_name
-
-    def close(self) -> None:
-        self.llm.close()
+        return self.spec
 
 
 @modelapi(name="longspan")
 def longspan() -> type[ModelAPI]:
     """The provider's name for inspect."""
     return LongspanAPI
+
+
+@lru_cache(maxsize=1)
+def shared_llm(spec: str) -> LocalLLM:
+    """The model of this machine named by `spec`: once in memory for counting, evaluating and workflows.
+
+    Only the last one asked for is held, so that several specs in turn do not fill the memory.
+    """
+    return open_local(spec, beyond_window=True)
 
 
 def sampling_of(config: GenerateConfig) -> Sampling:

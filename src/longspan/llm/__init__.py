@@ -20,6 +20,7 @@ __all__ = [
     "Sampling",
     "Scorer",
     "open_llm",
+    "open_local",
 ]
 
 
@@ -43,10 +44,15 @@ def open_llm(spec: str, *, base_url: str | None = None, prices: str | None = Non
         raise UsageError(f"--prices is for endpoints: {spec} runs on this machine.")
     if base_url:
         raise UsageError(f"--base-url goes with an endpoint's model: write --model openai:{spec}.")
+    return open_local(spec)
+
+
+def open_local(spec: str, *, beyond_window: bool = False) -> LocalLLM:
+    """The model on this machine named by `spec`, not loaded yet; `beyond_window` lets prompts exceed its window."""
     if spec.startswith(("http://", "https://")):
         raise UsageError(f"{spec} is an address: write --model openai:NAME --base-url {spec}.")
     if re.match(r"[a-z]{2,}:", spec, re.IGNORECASE):
         raise UsageError(f"{spec!r} names no kind of model: write openai:NAME, or a hub id, folder or .gguf file.")
     if "+" in Path(spec).name and not Path(spec).expanduser().exists():
         raise UsageError(f"There is no method {spec.rpartition('+')[2]!r} yet: name the model alone.")
-    return LocalLLM(spec)
+    return LocalLLM(spec, beyond_window=beyond_window)

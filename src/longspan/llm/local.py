@@ -28,8 +28,10 @@ class LocalLLM:
     worker together are generated as one batch.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, beyond_window: bool = False) -> None:
+        """`beyond_window` lets prompts exceed the window, as evaluations do to see what happens there."""
         self.name = name
+        self._beyond_window = beyond_window
         self._engine: Future[Engine] | None = None
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="longspan-engine")
@@ -45,7 +47,7 @@ class LocalLLM:
         from longspan.engine import Engine
         from longspan.models import load
 
-        return Engine(load(self.name))
+        return Engine(load(self.name), beyond_window=self._beyond_window)
 
     @property
     def engine(self) -> Engine:
