@@ -415,7 +415,9 @@ def _extra(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "longspan":
             raise
-        raise LongspanError(f"This needs {error.name}, which is not installed: pip install 'longspan[{name}]'.") from error
+        raise LongspanError(
+            f"This needs {error.name}, which is not installed: pip install 'longspan[{name}]'."
+        ) from error
 
 
 INTERRUPTED = 128 + signal.SIGINT

@@ -23,7 +23,7 @@ from inspect_ai.util import JSONSchema
 from longspan.corpus import Corpus
 from longspan.errors import LongspanError
 from longspan.evaluation.lengths import EMBEDDED
-from longspan.evaluation.provider import local_llm
+from longspan.evaluation.provider import local_llm, peak_bytes
 from longspan.llm import Completion, LocalLLM, Message, Sampling
 from longspan.trace import Usage, span
 from longspan.workflows import Settings, run
@@ -65,6 +65,9 @@ def workflow(name: str = "auto", window: int | None = None, max_tokens: int = 25
             "citations": [[citation.start, citation.end] for citation in answer.citations],
             "calls": answer.usage.calls,
             "seconds": answer.usage.seconds,
+            "input_tokens": answer.usage.prompt_tokens,
+            "output_tokens": answer.usage.completion_tokens,
+            "peak_bytes": peak_bytes(),
             **llm.spent,
         }
         state.messages.append(ChatMessageAssistant(content=answer.text, model=llm.name))

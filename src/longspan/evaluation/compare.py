@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task, eval_set
-from inspect_ai.log import EvalLog, EvalSample, list_eval_logs, read_eval_log, read_eval_log_samples
+from inspect_ai.log import EvalLog, EvalSample, read_eval_log, read_eval_log_samples
 from inspect_ai.model import Model, get_model
 
 from longspan.asking import Spec
@@ -24,7 +24,7 @@ from longspan.errors import UsageError
 from longspan.evaluation import tasks
 from longspan.evaluation.agent import workflow
 from longspan.evaluation.lengths import EMBEDDED
-from longspan.evaluation.provider import local_llm, shared_llm
+from longspan.evaluation.provider import forget_peak, local_llm, shared_llm
 from longspan.evaluation.rows import Row
 from longspan.registry import find, parts
 
@@ -95,7 +95,7 @@ def compare(
     workers: str = "",
     limit: int | None = None,
     time_limit: int | None = None,
-    display: str = "plain",
+    display: str = "rich",
 ) -> list[Row]:
     """Give every sample of the tasks to every spec, and return one row for each answer.
 
@@ -119,13 +119,16 @@ def compare(
         local = local_llm(each.model)
         made = [make_task(slug, {"tokenizer": tokenizer, **arguments}) for slug in slugs]
         extra: dict[str, Any] = {"solver": workflow(each.workflow, each.window)} if each.workflow else {}
-        eval_set(
+        forget_peak()
+        _, logs_made = eval_set(
             made,
             log_dir=str(logs),
             model=each.model,
             metadata={"spec": spec},
             fail_on_error=False,
             retry_attempts=0,
+            retry_immediate=False,
+            max_connections=each.model.api.max_connections(),
             log_buffer=1,
             log_dir_allow_dirty=True,
             limit=limit,
@@ -134,9 +137,9 @@ def compare(
             max_tasks=1,
             **extra,
         )
-        names = {task.name for task in made}
         size = each.window if local is None else local.window
-        rows += [row for row in rows_from_logs(logs, size) if row.spec == spec and row.task in names]
+        for log in logs_made:
+            rows += rows_of(log.location, size)
     return rows
 
 
@@ -145,16 +148,11 @@ def folder_name(spec: str) -> str:
     return re.sub(r"[^\w.=+@-]+", "_", spec).strip(".") or "_"
 
 
-def rows_from_logs(folder: Path, window: int | None = None) -> Iterator[Row]:
-    """One row for each sample of the newest log of each task in a folder of inspect logs."""
-    seen: set[str] = set()
-    for info in list_eval_logs(str(folder), descending=True):
-        header = read_eval_log(info, header_only=True)
-        if header.eval.task_id in seen or header.status == "started":
-            continue
-        seen.add(header.eval.task_id)
-        for sample in read_eval_log_samples(info, all_samples_required=False, exclude_fields=SKIPPED_FIELDS):
-            yield row_of(sample, header, window)
+def rows_of(location: str, window: int | None = None) -> Iterator[Row]:
+    """One row for each sample of a log of inspect's; `window` is the model's, in tokens."""
+    header = read_eval_log(location, header_only=True)
+    for sample in read_eval_log_samples(location, all_samples_required=False, exclude_fields=SKIPPED_FIELDS):
+        yield row_of(sample, header, window)
 
 
 def row_of(sample: EvalSample, log: EvalLog, window: int | None) -> Row:
@@ -193,9 +191,9 @@ def row_of(sample: EvalSample, log: EvalLog, window: int | None) -> Row:
         prefill_seconds=told.get("prefill_seconds"),
         decode_seconds=told.get("decode_seconds"),
         calls=int(told.get("calls", 1)),
-        input_tokens=sum(each.input_tokens for each in usage) + cached,
+        input_tokens=int(told.get("input_tokens", sum(each.input_tokens for each in usage) + cached)),
         cached_tokens=cached,
-        output_tokens=sum(each.output_tokens for each in usage),
+        output_tokens=int(told.get("output_tokens", sum(each.output_tokens for each in usage))),
         cache_bytes=told.get("cache_bytes"),
         peak_bytes=told.get("peak_bytes"),
         cost=sum(costs) if costs else None,

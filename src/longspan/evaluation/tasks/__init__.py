@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from longspan.evaluation.tasks import passkey  # noqa: F401 - they register themselves
+from longspan.evaluation.tasks import passkey, perplexity  # noqa: F401 - they register themselves
 
 # Names for several tasks at once.
 GROUPS: dict[str, list[str]] = {}
