@@ -407,6 +407,69 @@ def eval_command(
     )
 
 
+@app.command()
+def effective(
+    model: Annotated[
+        str, typer.Argument(metavar="SPEC", help="[WORKFLOW@]MODEL[+METHOD...]: what answers.")
+    ] = "smollm2",
+    task: Annotated[str, typer.Option(help="The task that measures; `longspan eval` lists them.")] = "niah",
+    threshold: Annotated[
+        str, typer.Option(help="ruler (0.856), relative (0.85 of the score at the shortest length), or a score.")
+    ] = "ruler",
+    shortest: Annotated[str, typer.Option(help="Where the search begins, in tokens.")] = "512",
+    longest: Annotated[str | None, typer.Option(help="Where it ends.", show_default="the model's window")] = None,
+    confidence: Annotated[float, typer.Option(help="Of the whole search.", min=0.5, max=0.999)] = 0.95,
+    seed: Annotated[int, typer.Option(help="Another seed gives other samples.")] = 0,
+    base_url: Annotated[str | None, typer.Option(help="The endpoint's URL, for openai:NAME.")] = None,
+    window: Annotated[int | None, typer.Option(help="The window of openai:NAME in tokens.", min=512)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Logs; the same folder again goes on where it was.")] = Path(
+        "longspan-eval"
+    ),
+) -> None:
+    """Find the largest length at which a model still answers well, to a stated confidence."""
+    from dataclasses import asdict
+
+    with _extra("eval"):
+        from longspan.evaluation import command
+        from longspan.evaluation.effective import Probe
+        from longspan.evaluation.lengths import parse_lengths
+
+    screen = _Screen(quiet=False, as_json=False)
+
+    def tell(probe: Probe) -> None:
+        says = "passes" if probe.passed else "fails"
+        doubt = "" if probe.certain else " (not certain)"
+        screen.tell(f"{probe.length:>8} tokens: {probe.mean:6.1%} of {probe.samples} samples: {says}{doubt}")
+
+    (low,) = parse_lengths(shortest)
+    high = parse_lengths(longest)[-1] if longest is not None else None
+    found, claimed = command.effective(
+        model,
+        task,
+        out,
+        threshold=threshold,
+        shortest=low,
+        longest=high,
+        confidence=confidence,
+        seed=seed,
+        base_url=base_url,
+        window=window,
+        tell=tell,
+    )
+    if as_json:
+        result = {**asdict(found), "certain": found.certain, "model": model, "task": task, "window": claimed}
+        typer.echo(json.dumps(result))
+        return
+    fails = f"; it fails at {found.fails_at}" if found.fails_at else ""
+    claim = f" of the {claimed} that it claims" if claimed else ""
+    sure = f"at {found.confidence:.0%} confidence" if found.certain else "by the means, not certain"
+    typer.echo(
+        f"{model}: effective context {found.length} tokens{claim}{fails} "
+        f"({task}, score above {found.threshold:.3f}, {sure})"
+    )
+
+
 @contextmanager
 def _extra(name: str) -> Iterator[None]:
     """What an extra brings is imported here; where it is missing, the command that adds it is said."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task, eval_set
+from inspect_ai.agent import Agent
 from inspect_ai.log import EvalLog, EvalSample, read_eval_log, read_eval_log_samples
 from inspect_ai.model import Model, get_model
 
@@ -40,6 +41,11 @@ class Contender:
     model: Model
     workflow: str | None
     window: int | None  # tokens; None where it is not known
+
+    @property
+    def solver(self) -> Agent | None:
+        """The workflow as an agent; None leaves the sample to the task's own way, the model alone."""
+        return workflow(self.workflow, self.window) if self.workflow else None
 
 
 def contender(spec: str, *, base_url: str | None = None, window: int | None = None, workers: str = "") -> Contender:
@@ -118,12 +124,12 @@ def compare(
         logs.mkdir(parents=True, exist_ok=True)
         local = local_llm(each.model)
         made = [make_task(slug, {"tokenizer": tokenizer, **arguments}) for slug in slugs]
-        extra: dict[str, Any] = {"solver": workflow(each.workflow, each.window)} if each.workflow else {}
         forget_peak()
         _, logs_made = eval_set(
             made,
             log_dir=str(logs),
             model=each.model,
+            solver=each.solver,
             metadata={"spec": spec},
             fail_on_error=False,
             retry_attempts=0,
@@ -135,7 +141,6 @@ def compare(
             time_limit=time_limit,
             display=display,  # type: ignore[arg-type]  # one of inspect's own
             max_tasks=1,
-            **extra,
         )
         size = each.window if local is None else local.window
         for log in logs_made:

@@ -27,7 +27,11 @@ ANSWER_TOKENS = 16
 @register("task", "passkey")
 @task(name="passkey")
 def passkey(
-    lengths: str | int = "1k,2k,4k,8k", depths: int = 5, samples: int = 2, seed: int = 0, tokenizer: str | None = None
+    lengths: str | int = "1k,2k,4k,8k",
+    depths: int = 5,
+    samples: int = 2,
+    seed: int | str = 0,
+    tokenizer: str | None = None,
 ) -> Task:
     """A five-digit key in repeated filler, `samples` for each of `lengths` x `depths` cells."""
     count = counter(tokenizer)

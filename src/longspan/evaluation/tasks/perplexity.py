@@ -80,16 +80,14 @@ def _task(kind: Kind, lengths: str | int, samples: int, seed: int, tokenizer: st
 def one(
     kind: Kind, length: int, lengths: Sequence[int], number: int, seed: int, counter: TokenCounter, window: int = 0
 ) -> Sample:
-    """Stretch `number` of the text, of the longest of `lengths`, cut to `length` tokens of which the last are scored."""
+    """Stretch `number` of the text, as long as the longest of `lengths`, cut to `length`; its end is scored."""
     text, starts = source(counter)
     longest, scored = max(lengths), min(SCORED, min(lengths) // 4)
     if longest > len(starts):
         raise UsageError(f"The text has {len(starts)} tokens: a length of {longest} is more than there is.")
     room = len(starts) - longest
     begin = (number * 7919 + seed * 104_729) * 97 % (room + 1)  # spread over the text, the same for every length
-    stretch = starts[begin : begin + longest] + [
-        starts[begin + longest] if begin + longest < len(starts) else len(text)
-    ]
+    stretch = [*starts, len(text)][begin : begin + longest + 1]
     if kind == "length":
         first, end = longest - length, longest
     else:
