@@ -136,6 +136,7 @@ class InspectLLM:
             output = await self.model.generate(
                 [kinds[message["role"]](content=message["content"]) for message in messages], config=config
             )
+            step.children.clear()  # what a model of this machine noted below is this same call
             used = output.usage
             cached = (used.input_tokens_cache_read or 0) if used else 0
             step.output = output.completion
