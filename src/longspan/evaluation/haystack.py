@@ -12,6 +12,7 @@ A source is encoded once; a haystack is then a slice of it, and the whole prompt
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import sysconfig
@@ -240,8 +241,9 @@ def standard_library() -> tuple[tuple[str, str], ...]:
     """(dotted name, source) of the modules of the standard library that are there as sources, by name."""
     root = Path(sysconfig.get_path("stdlib"))
     found = {}
-    for path in root.rglob("*.py"):
-        parts = path.relative_to(root).with_suffix("").parts
-        if not NOT_DOCUMENTATION & set(parts):
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in NOT_DOCUMENTATION]
+        for path in (Path(folder, name) for name in files if name.endswith(".py")):
+            parts = path.relative_to(root).with_suffix("").parts
             found[".".join(parts).removesuffix(".__init__")] = path
     return tuple((name, found[name].read_text(encoding="utf-8", errors="replace")) for name in sorted(found))

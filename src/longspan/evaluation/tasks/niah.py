@@ -153,8 +153,8 @@ def listed(names: list[str]) -> str:
 DECLINES = re.compile(
     r"\b(?:none|nothing|nowhere|unknown|unspecified|no (?:access )?code|no (?:mention|information|answer|such)|not "
     r"(?:\w+ )?(?:given|told|tell|say|said|state|stated|specif\w+|mention\w*|provid\w+|contain\w*|includ\w+|known|"
-    r"found|listed|present|appear|available|there|in the text|possible)|(?:does|do|is|did|was|could|can)(?:n't|n’t)|cannot|"
-    r"unable)\b",
+    r"found|listed|present|appear|available|there|in the text|possible)|(?:does|do|is|did|was|could|can)(?:n't|n’t)|"
+    r"cannot|unable)\b",
     re.IGNORECASE,
 )
 INVENTED = re.compile(r"\d[\d\s,.-]*\d[\d\s,.-]*\d")  # three digits or more, as of a code

@@ -58,7 +58,7 @@ def common_words(length: int, seed: str, counter: TokenCounter) -> Sample:
             number_tokens[digits] * max(min(entries, 10**digits - 1) - 10 ** (digits - 1) + 1, 0)
             for digits in range(1, 8)
         )
-        return numbers + sizes[COMMON] * often + (sizes[min(count, len(words))] - sizes[COMMON]) * seldom
+        return int(numbers) + sizes[COMMON] * often + (sizes[min(count, len(words))] - sizes[COMMON]) * seldom
 
     count, measured = largest(lambda n: f"{before}{made(n)}{after}", tokens, COMMON + 1, space, counter)
     return make_sample(
@@ -149,7 +149,7 @@ def frequent_words(length: int, seed: str, counter: TokenCounter) -> Sample:
 
 
 def frequencies(total: int, ranks: int) -> list[int]:
-    """How often the word of each rank stands in a text of some `total` words: total * rank^-2 / zeta(2), cut to whole."""
+    """How often the word of each rank stands in a text of some `total` words: total * rank^-2 / zeta(2), as a whole."""
     return [int(total / rank**2 / ZETA) for rank in range(1, ranks + 1)]
 
 

@@ -19,7 +19,7 @@ BEFORE_ONE = "A {kind} was noted somewhere in the following text. Keep it in min
 BEFORE_MANY = "Some {kind}s were noted in the following text. Keep them in mind: you will be asked for them.\n\n"
 ASK_ONE = "Which {kind} was noted for {keys} in the text? Answer with it alone."
 ASK_MANY = "Which are all the {kind}s that were noted for {keys} in the text? Answer with them alone."
-KIND = {"number": "number", "uuid": "identifier"}  # what the prompt calls a value
+KIND = {"number": "number", "uuid": "code"}  # what the prompt calls a value
 ANSWER_TOKENS = 128
 DEPTHS = [round(i * 100 / 39) / 100 for i in range(40)]  # where needles may stand in real text
 

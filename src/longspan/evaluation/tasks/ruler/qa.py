@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -30,7 +30,7 @@ BEFORE = "Read the numbered documents below. A question about them follows.\n\n"
 AFTER = "\n\nQuestion about the documents: {question}\nGive the answer alone, in as few words as you can."
 DOCUMENT = "[Document {number}]\n{text}"
 ANSWER_TOKENS = 32
-ROUNDS = 8
+ROUNDS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def one(name: str, collection: Collection, length: int, seed: str, counter: Toke
     chance.shuffle(far)
     after = AFTER.format(question=item.question)
     sizes = _sizes(collection.name, tuple(collection.documents), counter)
-    heading = counter.count(DOCUMENT.format(number=100, text="\n\n"))
+    heading = [counter.count(DOCUMENT.format(number=10**digits, text="\n\n")) for digits in range(7)]
 
     def made(chosen: list[int]) -> str:
         order = list(chosen)
@@ -86,9 +86,10 @@ def one(name: str, collection: Collection, length: int, seed: str, counter: Toke
     best: tuple[int, list[int]] | None = None
     tried: set[tuple[int, ...]] = set()
     for _ in range(ROUNDS):
-        chosen = pick(list(item.gold), near + far, lambda index: sizes[index] + heading, budget)
+        chosen = pick(list(item.gold), near + far, sizes, heading, budget)
         if tuple(chosen) in tried:
-            break
+            budget -= 1
+            continue
         tried.add(tuple(chosen))
         tokens = counter.count(f"{BEFORE}{made(chosen)}{after}")
         if tokens <= space and (best is None or tokens > best[0]):
@@ -117,20 +118,30 @@ def one(name: str, collection: Collection, length: int, seed: str, counter: Toke
     )
 
 
-def pick(gold: list[int], others: list[int], size: Callable[[int], int], budget: int) -> list[int]:
+def pick(gold: list[int], others: list[int], sizes: list[int], heading: list[int], budget: int) -> list[int]:
     """`gold`, then `others` in order while they fit (over again when there are no more), and last the one that fills
-    best what is left."""
-    chosen, left = list(gold), budget - sum(map(size, gold))
+    best what is left.
+
+    A document takes `sizes[index]` tokens, and before it `heading[digits of its number less one]`.
+    """
+    chosen: list[int] = []
+
+    def take(index: int) -> None:
+        nonlocal budget
+        chosen.append(index)
+        budget -= sizes[index] + heading[len(str(len(chosen))) - 1]
+
+    for index in gold:
+        take(index)
     if not others:
         return chosen
     at = 0
-    while size(others[at % len(others)]) <= left:
-        index = others[at % len(others)]
-        chosen.append(index)
-        left -= size(index)
+    while sizes[others[at % len(others)]] + heading[len(str(len(chosen) + 1)) - 1] <= budget:
+        take(others[at % len(others)])
         at += 1
     rest = others[at:] if at < len(others) else others
-    filling = max((index for index in rest if size(index) <= left), key=size, default=None)
+    left = budget - heading[len(str(len(chosen) + 1)) - 1]
+    filling = max((index for index in rest if sizes[index] <= left), key=lambda index: sizes[index], default=None)
     return chosen if filling is None else [*chosen, filling]
 
 
@@ -284,8 +295,8 @@ def local_squad() -> dict[str, Any]:
     asked: dict[str, int] = {}
     for entry, paragraph in pool.items():
         qas = []
-        words = _quotable(entry, everything)
-        if words and asked.get(entry.module, 0) < QUESTIONS and _only_in(entry.name, paragraph, everything):
+        words = _quotable(entry, everything) if asked.get(entry.module, 0) < QUESTIONS else ""
+        if words and _only_in(entry.name, paragraph, everything):
             asked[entry.module] = asked.get(entry.module, 0) + 1
             answer = {"text": entry.name, "answer_start": 0}
             qas = [
