@@ -81,8 +81,8 @@ def effective(
     tokenizer = llm.name.partition("+")[0] if llm is not None else EMBEDDED
 
     def scores_at(length: int, number: int) -> list[float]:
-        arguments = {"lengths": length, "samples": 1, "seed": f"{seed}.{number}", "tokenizer": tokenizer}
-        folder = out / "logs" / folder_name(spec) / f"{slug}-{length}-{seed}.{number}"
+        arguments = {"lengths": length, "samples": 1, "seed": 1000 * seed + number, "tokenizer": tokenizer}
+        folder = out / "logs" / folder_name(spec) / f"{slug}-{length}-{1000 * seed + number}"
         logs = [str(info.name) for info in list_eval_logs(str(folder), filter=lambda log: log.status == "success")]
         if not logs:
             (log,) = inspect_eval(

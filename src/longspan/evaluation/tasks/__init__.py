@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from longspan.evaluation.tasks import passkey, perplexity  # noqa: F401 - they register themselves
+from longspan.evaluation.tasks import niah, passkey, perplexity, ruler  # noqa: F401 - they register themselves
 
-# Names for several tasks at once.
-GROUPS: dict[str, list[str]] = {}
+# Names that stand for several tasks.
+GROUPS: dict[str, list[str]] = {
+    "ruler": [
+        "ruler-niah-single-1",
+        "ruler-niah-single-2",
+        "ruler-niah-single-3",
+        "ruler-niah-multikey-1",
+        "ruler-niah-multikey-2",
+        "ruler-niah-multikey-3",
+        "ruler-niah-multivalue",
+        "ruler-niah-multiquery",
+        "ruler-vt",
+        "ruler-cwe",
+        "ruler-fwe",
+        "ruler-qa-1",
+        "ruler-qa-2",
+    ]
+}

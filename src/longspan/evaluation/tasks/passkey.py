@@ -1,7 +1,7 @@
 """Pass-key retrieval (Mohtashami & Jaggi 2023, arXiv:2305.16300): a number hidden in a repeated filler text.
 
-The simplest question that a window must answer. The filler is the paper's, said over and over; the key is a random
-number of five digits, stated once at `depth` and asked for at the end.
+The simplest question that a window must answer. The filler is the paper's, said over and over (`noise`); the key is a
+random number of five digits, stated once at `depth` and asked for at the end.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import GenerateConfig
 
-from longspan.evaluation.lengths import TokenCounter, counter, fit, parse_lengths
+from longspan.evaluation.haystack import at_depths, hide
+from longspan.evaluation.lengths import TokenCounter, counter, parse_lengths
 from longspan.evaluation.samples import make_sample, room
 from longspan.evaluation.scorers import includes_all
 from longspan.registry import register
 
 BEFORE = "A pass key is hidden in the text below. Remember it; the rest does not matter.\n\n"
-FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
-NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key. "
+NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key."
 QUESTION = "What is the pass key?"
 ANSWER_TOKENS = 16
 
@@ -30,10 +30,14 @@ def passkey(
     lengths: str | int = "1k,2k,4k,8k",
     depths: int = 5,
     samples: int = 2,
-    seed: int | str = 0,
+    haystack: str = "noise",
+    seed: int = 0,
     tokenizer: str | None = None,
 ) -> Task:
-    """A five-digit key in repeated filler, `samples` for each of `lengths` x `depths` cells."""
+    """A five-digit key in repeated filler, `samples` for each of `lengths` x `depths` cells.
+
+    `haystack` is noise (the paper's filler), repeated, real or the path of a text.
+    """
     count = counter(tokenizer)
     cells = [
         (length, at / max(depths - 1, 1), number)
@@ -41,7 +45,7 @@ def passkey(
         for at in range(depths)
         for number in range(samples)
     ]
-    dataset = [one(length, depth, f"{seed}-{number}", count) for length, depth, number in cells]
+    dataset = [one(length, depth, f"{seed}-{number}", count, haystack) for length, depth, number in cells]
     return Task(
         dataset=MemoryDataset(dataset, name="passkey"),
         scorer=includes_all(),
@@ -49,26 +53,33 @@ def passkey(
     )
 
 
-def one(length: int, depth: float, seed: str, counter: TokenCounter) -> Sample:
-    random_key = random.Random(f"passkey-{length}-{depth}-{seed}").randint(10_000, 99_999)
-    needle = NEEDLE.format(key=random_key)
+def one(length: int, depth: float, seed: str, counter: TokenCounter, haystack: str = "noise") -> Sample:
+    name = f"passkey-{length}-{depth:.2f}-{seed}" + ("" if haystack == "noise" else f"-{haystack}")
+    key = random.Random(f"passkey-{length}-{depth}-{seed}").randint(10_000, 99_999)
+    needle = NEEDLE.format(key=key)
     after = f"\n\n{QUESTION} Answer with the number alone."
-
-    def context(repeats: int) -> str:
-        above = round(repeats * depth)
-        return f"{FILLER * above}{needle}{FILLER * (repeats - above)}".strip()
-
-    repeats, _ = fit(lambda n: f"{BEFORE}{context(n)}{after}", counter, room(length, counter, ANSWER_TOKENS))
-    return make_sample(
-        f"passkey-{length}-{depth:.2f}-{seed}",
+    hidden = hide(
+        [needle],
+        at_depths([depth]),
+        haystack=haystack,
         before=BEFORE,
-        context=context(repeats),
+        after=after,
+        room=room(length, counter, ANSWER_TOKENS),
+        counter=counter,
+        seed=name,
+    )
+    return make_sample(
+        name,
+        before=BEFORE,
+        context=hidden.context,
         after=after,
         question=QUESTION,
-        targets=[str(random_key)],
+        targets=[str(key)],
         length=length,
         counter=counter,
         answer_tokens=ANSWER_TOKENS,
         depth=depth,
-        needles=[needle.strip()],
+        needles=[needle],
+        tokens=hidden.tokens,
+        haystack=haystack,
     )
