@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-from longspan.evaluation.tasks import passkey  # noqa: F401 - they register themselves
+from longspan.evaluation.tasks import passkey, sparse_frontier  # noqa: F401 - they register themselves
+
+# Names for several tasks at once.
+GROUPS: dict[str, list[str]] = {
+    "sparse-frontier": ["story-retrieval", "story-filtering", "story-multihop"],
+}
