@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from longspan.evaluation.tasks import niah, passkey, perplexity, ruler  # noqa: F401 - they register themselves
+from longspan.evaluation.tasks import (  # noqa: F401 - they register themselves
+    giraffe,
+    niah,
+    passkey,
+    perplexity,
+    ruler,
+    sparse_frontier,
+)
 
 # Names that stand for several tasks.
 GROUPS: dict[str, list[str]] = {
+    "giraffe": ["longchat-lines", "freeform-qa", "altered-numeric-qa"],
+    "sparse-frontier": [
+        "story-retrieval",
+        "story-filtering",
+        "story-multihop",
+        "ruler-vt",
+        "ruler-cwe",
+        "ruler-qa-1",
+        "ruler-qa-2",
+    ],
     "ruler": [
         "ruler-niah-single-1",
         "ruler-niah-single-2",
@@ -20,5 +37,5 @@ GROUPS: dict[str, list[str]] = {
         "ruler-fwe",
         "ruler-qa-1",
         "ruler-qa-2",
-    ]
+    ],
 }
