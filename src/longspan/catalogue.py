@@ -4,7 +4,7 @@ What they are is in systems.toml. How far each works is computed, never written 
 for it (`@register(kind, slug, systems=(...))`) and from its stored full result (`longspan reproduce SLUG`):
 
 - `planned`: no part is registered;
-- `part`: there are parts, but no stored result of a full run;
+- `part`: there are parts (of its method or of its tasks, not always all), but no stored result of a full run;
 - `holds`, `does-not-hold`, `inconclusive`: the verdict of the stored full result. `measured` means any of the three.
 
 Importing every package that registers parts takes seconds (torch, inspect_ai), so the registrations are read from the
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import difflib
 import importlib
 import tomllib
@@ -38,7 +39,7 @@ STATUSES = {
     "holds": "claim holds here",
     "does-not-hold": "claim does not hold at this scale",
     "inconclusive": "measured, undecided",
-    "part": "implemented, not yet measured",
+    "part": "parts are here, not yet measured",
     "planned": "not yet implemented",
 }
 MEASURED = ("holds", "does-not-hold", "inconclusive")
@@ -156,11 +157,18 @@ def registrations(root: Path = PACKAGE) -> list[tuple[str, str, tuple[str, ...]]
             continue
         for literal in _written_out(ast.parse(source)):
             if literal is None:
-                importlib.import_module(".".join(file.relative_to(root.parent).with_suffix("").parts))
+                with contextlib.suppress(ModuleNotFoundError):  # without its extra it is no part of this installation
+                    importlib.import_module(module_name(file, root))
             else:
                 found.add(literal)
     found |= {(part.kind, part.slug, part.systems) for part in parts() if part.systems}
     return sorted(found)
+
+
+def module_name(file: Path, root: Path = PACKAGE) -> str:
+    """The name of the module in `file`, where `root` is the folder of its outermost package."""
+    names = file.relative_to(root.parent).with_suffix("").parts
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
 
 
 def _written_out(tree: ast.Module) -> Iterator[tuple[str, str, tuple[str, ...]] | None]:
@@ -216,7 +224,7 @@ def show(of: Sequence[Entry]) -> None:
         for column in kept:
             table.add_column(names[column], no_wrap=True, max_width=left if names[column] == "title" else None)
         for line in lines:
-            cells = [Text(line[column], overflow="ellipsis") for column in kept]
+            cells = [Text(printable(line[column]), overflow="ellipsis") for column in kept]
             cells[2].stylize(COLOURS[line[2]])
             table.add_row(*cells)
         console.print(table)
@@ -229,7 +237,9 @@ def _show_one(entry: Entry, console: Any) -> None:
     from rich.text import Text
 
     system = entry.system
-    console.print(Text.assemble((system.name, "bold"), f"  {system.slug}  ", (entry.status, COLOURS[entry.status])))
+    console.print(
+        Text.assemble((printable(system.name), "bold"), f"  {system.slug}  ", (entry.status, COLOURS[entry.status]))
+    )
     rows = Table(show_header=False, box=None, pad_edge=False)
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column()
