@@ -373,16 +373,18 @@ Examples:
 @app.command(epilog=REPRODUCE_EPILOG)
 def reproduce(
     slug: Annotated[
-        str | None, typer.Argument(help="A system, as `longspan systems` names it.", show_default=False)
+        str | None,
+        typer.Argument(metavar="SLUG", help="A system, as `longspan systems` names it.", show_default=False),
     ] = None,
-    quick: Annotated[bool, typer.Option(help="A small variant of under a minute, stored apart.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A small variant of under a minute, stored apart.")] = False,
     seeds: Annotated[
-        int | None, typer.Option(help="How many seeds to measure.", min=1, show_default="1 if quick, else 3")
+        int | None,
+        typer.Option(help="How many seeds to measure.", min=1, show_default="1 if quick, else its own number"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where JSON and plot go.", show_default="docs/results, or the cache")
     ] = None,
-    fresh: Annotated[bool, typer.Option(help="Measure finished seeds anew.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure finished seeds anew.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Reproduce every system that can be.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="List what can be reproduced.")] = False,
 ) -> None:

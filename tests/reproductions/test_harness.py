@@ -264,6 +264,15 @@ def test_a_folder_that_cannot_be_written_is_known_before_the_work(toy: Toy, tmp_
     assert toy.runs == []
 
 
+def test_a_missing_extra_is_known_before_the_work(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert command(monkeypatch, "toy-1.5") == 1
+    assert "pip install 'longspan[eval]'" in capsys.readouterr().err
+    assert toy.runs == []
+
+
 def test_two_runs_at_once_are_refused(toy: Toy) -> None:
     def again(run: Run) -> Figures:
         with pytest.raises(LongspanError, match="another process"):
