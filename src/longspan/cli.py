@@ -483,6 +483,87 @@ def _extra(name: str) -> Iterator[None]:
         ) from error
 
 
+REPRODUCE_EPILOG = """
+Exit codes: 0 where the claim holds or the data do not decide (inconclusive), 3 where it does not hold at this scale,
+1 where a seed failed. Finished seeds are kept: run again to go on.
+
+Examples:
+
+  longspan reproduce m4le --quick
+
+  longspan reproduce --all --quick --out build/results
+"""
+
+
+@app.command(epilog=REPRODUCE_EPILOG)
+def reproduce(
+    slug: Annotated[
+        str | None,
+        typer.Argument(metavar="SLUG", help="A system, as `longspan systems` names it.", show_default=False),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A small variant of under a minute, stored apart.")] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="How many seeds to measure.", min=1, show_default="1 if quick, else its own number"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where JSON and plot go.", show_default="docs/results, or the cache")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure finished seeds anew.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Reproduce every system that can be.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List what can be reproduced.")] = False,
+) -> None:
+    """Try a published claim again, at the size of this machine, and say whether it holds."""
+    from longspan.reproductions import harness
+
+    if (slug is not None) + everything + listed != 1:
+        raise UsageError("Say what to reproduce: longspan reproduce SLUG, --all, or --list to see what there is.")
+    if listed:
+        harness.show_list()
+        return
+    screen = _Screen(quiet=False, as_json=False)
+    if slug is not None:
+        result = harness.run(slug, seeds, quick, out, fresh=fresh, tell=screen.tell)
+        harness.show(result)
+        if said := harness.problem(result):
+            _say(said)
+        raise typer.Exit(result.exit_code)
+    rows: list[tuple[str, harness.Result | LongspanError]] = []
+    for each in harness.everything():
+        try:
+            rows.append((each.slug, harness.run(each.slug, seeds, quick, out, fresh=fresh, tell=screen.tell)))
+        except LongspanError as error:  # the others may still work
+            rows.append((each.slug, error))
+    harness.show_all(rows)
+    codes = {1 if isinstance(row, LongspanError) else row.exit_code for _, row in rows}
+    raise typer.Exit(1 if 1 in codes else max(codes, default=0))
+
+
+@app.command("systems")
+def systems_command(
+    query: Annotated[
+        list[str] | None, typer.Argument(help="Words that name, title, problem or idea must all hold.", metavar="QUERY")
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="Only of this plug-in point: cache, attention, workflows ...")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="planned, part, measured, holds, does-not-hold or inconclusive.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page to FILE.")] = None,
+) -> None:
+    """The published systems for long context, and how far each works here."""
+    from longspan import catalogue
+
+    found = catalogue.search(catalogue.entries(), " ".join(query or []), at, status)
+    if html is not None:
+        catalogue.write_page(found, html)
+        typer.echo(f"{len(found)} systems in {html}", err=True)
+    if as_json:
+        typer.echo(json.dumps([entry.to_dict() for entry in found], indent=1))
+    elif html is None:
+        catalogue.show(found)
+
+
 INTERRUPTED = 128 + signal.SIGINT
 
 
