@@ -91,6 +91,7 @@ class LongspanAPI(ModelAPI):
             input_context_tokens=usage.prompt_tokens,
             time=usage.seconds,
             metadata={
+                "seconds": usage.seconds,  # without the wait for other samples
                 "prefill_seconds": completion.prefill_seconds,
                 "decode_seconds": completion.decode_seconds,
                 "cache_bytes": self.llm.bytes_per_token * (usage.prompt_tokens + usage.completion_tokens),

@@ -54,7 +54,7 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
 def _costs(rows: Sequence[Row]) -> Table:
     """What each spec took, over all tasks."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("spec")
+    table.add_column("spec", min_width=16, overflow="fold")
     for name in ("s/sample", "read/s", "written/s", "tokens read", "written", "calls", "memory", "cache", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
     for spec in dict.fromkeys(row.spec for row in rows):
