@@ -1,6 +1,6 @@
 """Compare longspan's RULER generators with the official ones: what they make, and how outputs are scored.
 
-    python benchmarks/ruler_official.py CHECKOUT [--lengths 4096,16384] [--samples 40] [--write]
+    python benchmarks/ruler_official.py CHECKOUT [--lengths 4096,8192] [--samples 20] [--write]
 
 CHECKOUT is a copy of github.com/NVIDIA/RULER. Its generators are run unchanged, in a temporary copy, with the embedded
 model's tokenizer. They need the packages wonderwords, tenacity, nltk (with its punkt_tab data, see NLTK_DATA), tqdm and
@@ -291,7 +291,7 @@ def table(
         "Made by `python benchmarks/ruler_official.py CHECKOUT --write`.",
         "",
         "Depths and places are shares of the text. *Length met* is tokens, with the room for the answer, over the "
-        "length asked for: the official code steps by whole batches of hay and leaves the chat template out of its count. "
+        "length asked for: the official code steps by whole batches of hay, and leaves the chat template out. "
         "Prompts differ in their words, which is why numbers of lines, words and documents differ by a few.",
     ]
     for task in dict.fromkeys(task for task, _ in theirs):
@@ -337,8 +337,8 @@ def load_module(path: Path) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
-    parser.add_argument("--lengths", default="4096,16384")
-    parser.add_argument("--samples", type=int, default=40)
+    parser.add_argument("--lengths", default="4096,8192")
+    parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     lengths = [int(length) for length in arguments.lengths.split(",")]

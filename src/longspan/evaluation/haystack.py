@@ -16,9 +16,9 @@ import os
 import random
 import re
 import sysconfig
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -75,21 +75,28 @@ def source_of(pieces: Sequence[str], counter: TokenCounter, stride: int = 1, joi
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """A haystack with its needles. `depths` say for each needle which share of the hay stands before it, `tokens` how
-    many the whole prompt has, `places` how many there were for needles (less one)."""
+    """A haystack with its needles. `depths` say for each needle which share of the hay's tokens stands before it,
+    `tokens` how many the whole prompt has."""
 
     context: str
     depths: tuple[float, ...]
     tokens: int
-    places: int
 
 
-Positions = Callable[[int], Sequence[int]]
+Positions = Callable[[Sequence[float]], Sequence[int]]
 
 
 def at_depths(depths: Sequence[float]) -> Positions:
-    """Each needle after that share (0 to 1) of the hay."""
-    return lambda places: [round(depth * places) for depth in depths]
+    """Each needle at the place that is nearest to its depth (0 to 1, ascending), in tokens."""
+
+    def positions(shares: Sequence[float]) -> list[int]:
+        found = []
+        for depth in depths:
+            after = min(bisect_left(shares, depth), len(shares) - 1)
+            found.append(after - 1 if after and depth - shares[after - 1] < shares[after] - depth else after)
+        return found
+
+    return positions
 
 
 def hide(
@@ -106,8 +113,9 @@ def hide(
     """Hay around `needles` so that `before + context + after` has as close to `room` tokens as whole sentences allow,
     never more.
 
-    `positions(places)` says, for hay with that many places, after how many of them each needle stands (0 to `places`,
-    ascending); it is asked again whenever the amount of hay changes. Raises UsageError when the room is too small.
+    `positions(shares)` chooses a place for each needle, ascending, as indices into `shares`: which share of the hay
+    stands before each place, from 0 before the first sentence to 1 after the last. It is asked again whenever the hay
+    changes. Raises UsageError when the room is too small.
     """
     chance = random.Random(f"hay-{seed}")
     source = haystack if isinstance(haystack, Source) else _source(haystack, room, counter, chance)
@@ -117,11 +125,9 @@ def hide(
         firsts = [(start + more) % len(source.pieces) for more in range(min(PLACES, len(source.pieces)))]
     frame = counter.count(f"{before}{source.joint.join(needles)}{after}")
     least = _least(positions, source.stride)
-    if frame + source.tokens(0, least) > room:
-        raise UsageError(
-            f"A length of {room} tokens (less template and answer) is too short for this task: "
-            f"{frame + source.tokens(0, least)} are needed."
-        )
+    needed = frame + source.tokens(0, least)
+    if needed > room:
+        raise too_short(needed, room)
     budget = room - frame
     tried: dict[tuple[int, int], Hidden] = {}
     best: Hidden | None = None
@@ -134,7 +140,7 @@ def hide(
             budget -= 1 + budget // 100
             continue
         made = _made(source, first, n, needles, positions)
-        made = Hidden(made.context, made.depths, counter.count(f"{before}{made.context}{after}"), made.places)
+        made = replace(made, tokens=counter.count(f"{before}{made.context}{after}"))
         tried[first, n] = made
         if made.tokens <= room and (best is None or made.tokens > best.tokens):
             best = made
@@ -142,15 +148,22 @@ def hide(
                 break
         budget += room - made.tokens
     if best is None:
-        raise UsageError(f"A length of {room} tokens (less template and answer) is too short for this task.")
+        raise too_short(needed, room)
     return best
+
+
+def too_short(needed: int, room: int) -> UsageError:
+    return UsageError(
+        f"The length is too short for this task: its prompt needs at least {needed} tokens, and beside the chat "
+        f"template and the answer there is room for {max(room, 0)}."
+    )
 
 
 def _least(positions: Positions, stride: int) -> int:
     """The fewest pieces of hay that have places enough: where needles stand apart, each needs one of its own."""
     for places in range(64):
         try:
-            positions(places)
+            positions([at / max(places, 1) for at in range(places + 1)])
         except ValueError:  # random.sample of more than there are
             continue
         return places * stride
@@ -159,7 +172,9 @@ def _least(positions: Positions, stride: int) -> int:
 
 def _made(source: Source, first: int, n: int, needles: Sequence[str], positions: Positions) -> Hidden:
     places = n // source.stride
-    at = list(positions(places))
+    total = max(source.tokens(first, places * source.stride), 1)
+    shares = [source.tokens(first, place * source.stride) / total for place in range(places + 1)]
+    at = positions(shares)
     parts: list[str] = []
     done = 0
     for needle, position in zip(needles, at, strict=True):
@@ -167,7 +182,7 @@ def _made(source: Source, first: int, n: int, needles: Sequence[str], positions:
         parts.append(source.joint + needle)
         done = position * source.stride
     parts += (source.piece(first + i) for i in range(done, n))
-    return Hidden("".join(parts).lstrip(), tuple(position / max(places, 1) for position in at), 0, places)
+    return Hidden("".join(parts).lstrip(), tuple(shares[position] for position in at), 0)
 
 
 def _source(haystack: str, room: int, counter: TokenCounter, chance: random.Random) -> Source:

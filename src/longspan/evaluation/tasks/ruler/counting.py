@@ -10,8 +10,7 @@ from itertools import islice
 
 from inspect_ai.dataset import Sample
 
-from longspan.errors import UsageError
-from longspan.evaluation.haystack import source_of
+from longspan.evaluation.haystack import source_of, too_short
 from longspan.evaluation.lengths import TokenCounter
 from longspan.evaluation.samples import make_sample, room
 from longspan.evaluation.words import ADJECTIVES, NOUNS, WORDS, vocabulary
@@ -166,10 +165,7 @@ def largest(
     """
     frame = counter.count(build(least)) - tokens(least)
     if frame + tokens(least) > space:
-        raise UsageError(
-            f"A length of {space} tokens (less template and answer) is too short for this task: "
-            f"{round(frame + tokens(least))} are needed."
-        )
+        raise too_short(round(frame + tokens(least)), space)
     best = (least, round(frame + tokens(least)))
     high: int | None = None  # does not fit
     for _ in range(ROUNDS):

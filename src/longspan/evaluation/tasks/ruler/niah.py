@@ -66,7 +66,7 @@ def one(shape: Needles, length: int, seed: str, counter: TokenCounter, haystack:
         source = others(shape, space, counter, chance, {*keys, *values})
     if shape.hay == "real":
         depths = sorted(chance.sample(DEPTHS, len(needles)))
-        positions: Positions = lambda places: [int(places * depth) for depth in depths]  # noqa: E731
+        positions: Positions = lambda shares: [int((len(shares) - 1) * depth) for depth in depths]  # noqa: E731
     else:
         positions = apart(len(needles), name)
     hidden = hide(
@@ -104,7 +104,7 @@ def depth_of(wanted: Sequence[str], needles: Sequence[str], hidden: Hidden) -> f
 
 def apart(count: int, seed: str) -> Positions:
     """Each needle before another line of hay, any line as likely as any."""
-    return lambda places: sorted(random.Random(f"positions-{seed}").sample(range(places), count))
+    return lambda shares: sorted(random.Random(f"positions-{seed}").sample(range(len(shares) - 1), count))
 
 
 def draw(kind: str, count: int, chance: random.Random) -> list[str]:

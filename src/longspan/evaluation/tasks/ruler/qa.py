@@ -22,7 +22,7 @@ from inspect_ai.dataset import Sample
 
 from longspan.corpus import sentences
 from longspan.errors import UsageError
-from longspan.evaluation.haystack import source_of, standard_library
+from longspan.evaluation.haystack import source_of, standard_library, too_short
 from longspan.evaluation.lengths import TokenCounter
 from longspan.evaluation.samples import make_sample, room
 
@@ -98,7 +98,7 @@ def one(name: str, collection: Collection, length: int, seed: str, counter: Toke
                 break
         budget += space - tokens
     if best is None:
-        raise UsageError(f"A length of {length} tokens is too short for {id}: its own documents do not fit.")
+        raise too_short(frame + sum(sizes[index] + heading[0] for index in item.gold), space)
     tokens, chosen = best
     gold = [collection.documents[index] for index in item.gold]
     return make_sample(
