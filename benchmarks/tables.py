@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "quality.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "quality.md", ROOT / "docs" / "evaluation.md")
 GOALS = {
     "the right passage among the first three citations": "≥ 90 %",
     "facts stated once: right": "≥ 65 %",
@@ -45,6 +45,43 @@ def speed() -> str:
     return "\n".join(lines)
 
 
+def evaluation() -> str:
+    """The embedded model over NIAH, RULER and perplexity, and its effective context."""
+    cells = json.loads((RESULTS / "smollm2" / "report.json").read_text(encoding="utf-8"))["cells"]
+    found = json.loads((RESULTS / "smollm2" / "effective.json").read_text(encoding="utf-8"))
+    lengths = sorted({cell["length"] for cell in cells if cell["length"]})
+    lines = [
+        "SmolLM2-135M-Instruct, score in per cent (95 % interval over all lengths); ruler is the mean of its 13 tasks:",
+        "",
+        "| task | " + " | ".join(f"{length // 1024}K" for length in lengths) + " | all |",
+        "|---|" + "---|" * (len(lengths) + 1),
+    ]
+    tasks = list(dict.fromkeys(cell["task"] for cell in cells))
+    by = {(cell["task"], cell["length"]): cell for cell in cells}
+    ruler = [task for task in tasks if task.startswith("ruler")]
+    for task in [task for task in tasks if task not in ruler]:
+        if task.startswith("perplexity"):
+            row = [f"{1 / by[task, length]['mean']:.1f}" for length in lengths] + [""]
+            lines.append(f"| {task} (lower is better) | " + " | ".join(row) + " |")
+            continue
+        whole = by[task, None]
+        row = [f"{100 * by[task, length]['mean']:.0f}" for length in lengths]
+        row.append(f"{100 * whole['mean']:.0f} ({100 * whole['low']:.0f}–{100 * whole['high']:.0f})")
+        lines.append(f"| {task} | " + " | ".join(row) + " |")
+    if ruler:
+        means = [sum(by[task, length]["mean"] for task in ruler) / len(ruler) for length in lengths]
+        row = [f"{100 * mean:.0f}" for mean in means] + [f"{100 * sum(means) / len(means):.0f}"]
+        lines.append("| ruler | " + " | ".join(row) + " |")
+    sure = f"at {found['confidence']:.0%} confidence" if found["certain"] else "by the means, not certain"
+    fails = f", and fails at {found['fails_at']:,}" if found["fails_at"] else ""
+    lines += [
+        "",
+        f"Effective context ({found['task']}, score above {found['threshold']:.3f}): **{found['length']:,} tokens** of "
+        f"the {found['window']:,} that it claims{fails}, {sure}.",
+    ]
+    return "\n".join(lines)
+
+
 def filled(text: str, name: str, table: str) -> str:
     """`text` with the table between its marks."""
     block = f"<!-- {name}:begin -->\n{table}\n<!-- {name}:end -->"
@@ -57,7 +94,10 @@ def main() -> None:
     arguments = parser.parse_args()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        made = filled(filled(text, "quality", quality()), "speed", speed())
+        made = text
+        for name, table in (("quality", quality), ("speed", speed), ("evaluation", evaluation)):
+            if f"<!-- {name}:begin -->" in made:
+                made = filled(made, name, table())
         if made != text and arguments.check:
             sys.exit(f"{page.name} does not say what docs/results/ says: run `python benchmarks/tables.py`")
         page.write_text(made, encoding="utf-8")
