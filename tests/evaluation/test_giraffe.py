@@ -60,30 +60,24 @@ def solve(name: str, sample: Sample) -> str:
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("name", TASKS)
-def test_the_answer_can_be_found_in_the_text(name: str, length: int) -> None:
-    for seed in range(2 if length < 16384 else 1):
-        for sample in samples(name, length, seed, samples=2):
-            assert [solve(name, sample)] == sample.target
-            assert all(needle in context_of(sample) for needle in sample.metadata["needles"])
-            assert all(sample.target[0] in needle for needle in sample.metadata["needles"])
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("name", TASKS)
-def test_lengths_are_met(name: str, length: int) -> None:
+def test_the_answer_can_be_found_in_a_text_of_the_length(name: str, length: int) -> None:
     count = counter("smollm2")
     room = giraffe.LINES_ANSWER_TOKENS if name == "longchat-lines" else giraffe.QA_ANSWER_TOKENS
-    unit = count.count(giraffe.LINE.format(key="crimson-squirrel", value=12345)) if name == "longchat-lines" else 0
-    for sample in samples(name, length):
+    line = count.count(giraffe.LINE.format(key="crimson-squirrel", value=12345)) if name == "longchat-lines" else 0
+    for sample in samples(name, length, samples=1 if length > 4096 else 3):
+        assert [solve(name, sample)] == sample.target
+        assert all(needle in context_of(sample) for needle in sample.metadata["needles"])
+        assert all(sample.target[0] in needle for needle in sample.metadata["needles"])
         assert sample.metadata["tokens"] == count.count(sample.input) + count.overhead + room
-        assert length - max(0.01 * length, unit) <= sample.metadata["tokens"] <= length
+        assert length - max(0.01 * length, line) <= sample.metadata["tokens"] <= length
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_samples_are_the_same_again_whatever_other_lengths_there_are(name: str) -> None:
     again = list(TASKS[name](lengths="1k,2k", samples=1, tokenizer="smollm2").dataset)
-    alone = samples(name, 2048)
-    assert [sample.input for sample in again[len(alone) :]] == [sample.input for sample in alone]
+    alone = samples(name, 2048, samples=2)
+    old = {sample.id: sample.input for sample in again if sample.metadata["length"] == 2048}
+    assert old.items() < {sample.id: sample.input for sample in alone}.items()
     assert len({sample.id for sample in again}) == len(again)
     assert samples(name, 1024, 1)[0].input != again[0].input
 
@@ -118,7 +112,8 @@ def test_answer_and_question_stand_where_they_should(name: str) -> None:
 def test_an_altered_number_is_altered_wherever_it_stands() -> None:
     for seed in range(3):
         known = [fact for fact in giraffe.local_facts() if fact.number]
-        (fact,) = Random(f"altered-numeric-qa-{seed}").sample(known, 1)
+        Random(f"altered-numeric-qa-{seed}").shuffle(known)
+        fact = known[0]
         for sample in samples("altered-numeric-qa", 4096, seed):
             context = context_of(sample)
             (new,) = sample.target

@@ -81,18 +81,11 @@ SCORES = {
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("name", TASKS)
-def test_the_answer_can_be_read_from_the_text(name: str, length: int) -> None:
-    for seed in range(3):
+def test_the_answer_can_be_read_from_a_text_of_the_length(name: str, length: int) -> None:
+    count = counter("smollm2")
+    for seed in range(1 if length > 4096 else 4):
         sample = one(name, length, seed)
         assert SCORES[name](solve(name, sample), sample.target) == 1.0
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("name", TASKS)
-def test_lengths_are_met(name: str, length: int) -> None:
-    count = counter("smollm2")
-    for seed in range(3):
-        sample = one(name, length, seed)
         assert sample.metadata["tokens"] == count.count(sample.input) + count.overhead + stories.ANSWER_TOKENS
         assert 0.99 * length <= sample.metadata["tokens"] <= length
 
@@ -131,7 +124,7 @@ OFFICIAL_CHAPTERS = {4096: (21, 21), 16384: (84, 85), 32768: (168, 169)}
 
 @pytest.mark.parametrize("tokens", OFFICIAL_CHAPTERS)
 def test_the_structure_is_the_official_one(tokens: int) -> None:
-    told = [stories.tell(Random(seed), counter("smollm2"), lambda _: tokens, least=1) for seed in range(5)]
+    told = [stories.tell(Random(seed), counter("smollm2"), lambda _: tokens, least=1) for seed in range(3)]
     low, high = OFFICIAL_CHAPTERS[tokens]
     assert all(0.9 * low <= len(story) <= 1.1 * high for story in told)
     chapters = list(chain.from_iterable(told))

@@ -1,8 +1,9 @@
 """The tasks of Giraffe (arXiv:2308.10882): LongChat-Lines, FreeFormQA and AlteredNumericQA.
 
-*LongChat-Lines* is a list of records, each with a key of two words and a number; one is asked for. Keys, numbers
-(1 to 50 000) and the reading of the answer (its first number) are the original's; the line asked for is drawn there,
-here it stands at even depths. Keys there may repeat, here they never do.
+*LongChat-Lines* is a list of records, each with a key of two words and a number; one is asked for. The form of a line,
+the numbers (1 to 50 000, as LongEval's generator draws them, whose task this extends) and the reading of the answer
+(its first number) are the original's; words and instructions are our own, and the line asked for, drawn there, stands
+at even depths here. No key stands twice: one that is taken gets a further word.
 
 *FreeFormQA* asks what a passage of a document tells, in the document's own words; the passage stands in the first
 tenth, between, or in the last tenth, and the question before or after the document. *AlteredNumericQA* asks for
@@ -15,7 +16,8 @@ articles of which more or less is shown. That data is not on this machine, so:
   standard library's source; they differ somewhat from one version of Python to the next;
 - the questions are gaps: a sentence of the document is quoted with a number, a name in quotation marks or a term in
   asterisks left out. They need finding and copying, not understanding, and are easier than the originals;
-- a document that is shorter than the length has others before and behind it, none of which holds the same sentence;
+- a document that is longer than the length is cut around the passage (its heading stays where there is room), one that
+  is shorter has others before and behind it, none of which holds the same sentence;
 - a number is altered in those too, and the new one is, where possible, a number that stands nowhere else;
 - numbers are altered whole: 10 in 110 or 10.5 is another number and stays.
 
@@ -233,12 +235,12 @@ def _qa_task(
         what = f"{file} has" if file else "The documents of this machine give"
         kind = "questions with a number for an answer" if altered else "questions"
         raise UsageError(f"{what} {len(known)} {kind}: {samples} samples are too many.")
-    known = Random(f"{name}-{seed}").sample(known, samples)
+    Random(f"{name}-{seed}").shuffle(known)
     others = list(dict.fromkeys(fact.document for fact in own)) if own is not None else []
     dataset = [
         qa_sample(f"{name}-{length}-{seed}-{number}", fact, length, count, others, answer_at, question_at, altered)
         for length in parse_lengths(lengths)
-        for number, fact in enumerate(known)
+        for number, fact in enumerate(known[:samples])
         for answer_at in ANSWER_AT
         for question_at in QUESTION_AT
     ]
