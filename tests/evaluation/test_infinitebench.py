@@ -51,7 +51,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
         ("longbook_choice_eng", ["Snow field", "C"], "", 0, 0),
         ("code_debug", ["f.run", "B"], "B. f.run", 1, 1),
         ("code_debug", ["f.run", "B"], "B", 0, 1),
-        ("code_debug", ["f.run", "B"], "The answer is: `f.run`", 0, 0),  # two blanks become one, and one is skipped
+        ("code_debug", ["f.run", "B"], "The answer is: `f.run`", 1, 1),
+        ("code_debug", ["f.run", "B"], "The answer is:f.run", 0, 0),  # a blank is expected
         ("code_debug", ["f.run", "B"], "The answer is:\nf.run", 1, 1),
         ("code_debug", ["f.run", "B"], "f.run", 0, 1),
         ("longbook_qa_eng", ["the fall of a bridge", "flood"], "The bridge's fall", 0.4, 0.4),
