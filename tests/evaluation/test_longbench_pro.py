@@ -182,12 +182,13 @@ def test_choices_keep_a_part() -> None:
         return [str(sample.id) for sample in longbench_pro(data="sample", **choices).dataset]  # type: ignore[arg-type]
 
     assert len(ids()) == 25
-    assert ids(languages="chinese", lengths=["8k"]) == ["longbench-pro-sample-T6.3", "longbench-pro-sample-T8.3"]
+    assert ids(languages="chinese", lengths=8192) == ["longbench-pro-sample-T6.3", "longbench-pro-sample-T8.3"]
     assert len(ids(requirements="Partial")) == 11
+    assert len(ids(lengths="8k,256k")) == 9
     assert ids(difficulties="Extreme", tasks="T8") == ["longbench-pro-sample-T8.1", "longbench-pro-sample-T8.3"]
     with pytest.raises(UsageError, match="There is no task 'T12'"):
         ids(tasks="T12")
-    with pytest.raises(UsageError, match=r"There is no length '9k'.*8k, 16k"):
+    with pytest.raises(UsageError, match=r"There is no length '9216'.*8k, 16k"):
         ids(lengths="9k")
     with pytest.raises(UsageError, match="No record of"):
         ids(tasks="T3.2", lengths="8k")

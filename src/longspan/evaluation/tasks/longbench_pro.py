@@ -28,7 +28,7 @@ from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from longspan.errors import UsageError
-from longspan.evaluation.lengths import TokenCounter, counter
+from longspan.evaluation.lengths import TokenCounter, counter, parse_lengths
 from longspan.evaluation.published import (
     BUNDLED,
     SAMPLE,
@@ -104,7 +104,7 @@ LANGUAGES = ("English", "Chinese")
 def longbench_pro(
     data: str | None = None,
     tasks: str | Sequence[str] | None = None,
-    lengths: str | Sequence[str] | None = None,
+    lengths: str | int | Sequence[int] | None = None,
     languages: str | Sequence[str] | None = None,
     requirements: str | Sequence[str] | None = None,
     difficulties: str | Sequence[str] | None = None,
@@ -123,7 +123,7 @@ def longbench_pro(
     count = counter(tokenizer)
     kept = {
         "secondary_task": secondaries(tasks),
-        "token_length": choice(lengths, list(LENGTHS), "length"),
+        "token_length": buckets(lengths),
         "language": choice(languages, LANGUAGES, "language"),
         "contextual_requirement": choice(requirements, REQUIREMENTS, "requirement"),
         "difficulty": choice(difficulties, DIFFICULTIES, "difficulty"),
@@ -190,6 +190,14 @@ def checked(record: Record) -> Item:
         answer=record.texts("answer"),
         difficulty=record.one_of("difficulty", DIFFICULTIES),
     )
+
+
+def buckets(lengths: str | int | Sequence[int] | None) -> list[str]:
+    """The lengths meant, as the file spells them: `8k,16k` or 8192."""
+    if lengths is None:
+        return list(LENGTHS)
+    named = {size: name for name, size in LENGTHS.items()}
+    return choice([named.get(size, str(size)) for size in parse_lengths(lengths)], list(LENGTHS), "length")
 
 
 def secondaries(tasks: str | Sequence[str] | None) -> list[str]:
