@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from longspan.evaluation.tasks import (  # noqa: F401 - they register themselves
     giraffe,
+    infinitebench,
+    longbench_pro,
     niah,
     passkey,
     perplexity,
