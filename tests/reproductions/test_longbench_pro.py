@@ -12,14 +12,13 @@ from inspect_ai import Task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessage, GenerateConfig, ModelOutput, ModelUsage
 from matplotlib.figure import Figure as Drawing
-from scipy.stats import binomtest
 
 from longspan.evaluation.lengths import TokenCounter, fit
 from longspan.evaluation.samples import make_sample, room
 from longspan.evaluation.scorers import includes_all
 from longspan.reproductions import longbench_pro as module
 from longspan.reproductions.harness import REPRODUCTIONS, Figures, Run
-from longspan.reproductions.longbench_pro import CLAIMED, FULL, QUICK, SHORTEST, effective, judge, pooled, wilson
+from longspan.reproductions.longbench_pro import CLAIMED, FULL, QUICK, SHORTEST, effective, judge, pooled
 
 COUNTER = TokenCounter("letters", len, lambda text: list(range(len(text))), 10)
 
@@ -30,18 +29,6 @@ def figures(window: tuple[float, float] = (5, 5), **right: float) -> Figures:
     for length, (depths, samples) in FULL.items():
         made |= {f"right {length}": right.get(f"l{length}", 0.0), f"of {length}": float(depths * samples)}
     return made | {"right window": window[0], "of window": window[1]}
-
-
-@pytest.mark.parametrize(("right", "of"), [(0, 1), (0, 5), (3, 7), (25, 25), (74, 75)])
-def test_the_interval_is_wilsons(right: int, of: int) -> None:
-    expected = binomtest(right, of).proportion_ci(method="wilson")
-    assert wilson(right, of) == pytest.approx((expected.low, expected.high), abs=1e-6)
-
-
-def test_an_interval_of_nothing_says_nothing() -> None:
-    assert wilson(0, 0) == (0, 1)
-    low, high = wilson(2.5, 5)  # scores may be fractional
-    assert low < 0.5 < high
 
 
 def test_it_holds_when_the_claimed_window_fails() -> None:

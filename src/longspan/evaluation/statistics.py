@@ -22,7 +22,7 @@ class Interval:
     n: int
 
 
-def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
+def wilson(successes: float, trials: float, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a share.
 
     Also for means of scores between 0 and 1: their variance is at most that of right and wrong with the same mean, so
@@ -36,7 +36,7 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
     half = z * math.sqrt(max(share * (1 - share), 0.0) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
     low, high = (centre - half) / scale, (centre + half) / scale
-    return Interval(share, max(0.0, min(low, share)), min(1.0, max(high, share)), trials)
+    return Interval(share, max(0.0, min(low, share)), min(1.0, max(high, share)), int(trials))
 
 
 def mean_of_scores(scores: Sequence[float], confidence: float = 0.95) -> Interval:

@@ -8,12 +8,12 @@ other tasks is weaker, never stronger: who cannot find a fact cannot reason over
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from longspan.errors import LongspanError
+from longspan.evaluation.statistics import wilson
 from longspan.registry import find
 from longspan.reproductions.harness import Figures, Run, Verdict, reproduce
 
@@ -33,18 +33,13 @@ SHORTEST = 512
 FULL = {512: (5, 5), 1024: (5, 2), 2048: (5, 2), 4096: (5, 1), 6144: (5, 1), 8192: (5, 1)}
 QUICK = {512: (5, 2), 8192: (1, 1)}  # shows that it runs; one sample cannot decide
 KEPT = 0.85  # of the score at the shortest length: RULER's notion of an effective length, relative to this model
-Z = 1.959964  # of the two-sided 95 % interval
 WINDOW = "window"  # the control's key
 
 
-def wilson(right: float, of: float) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927). `right` may be fractional, as scores are."""
-    if of <= 0:
-        return 0.0, 1.0
-    share, z = right / of, Z**2 / of
-    middle = (share + z / 2) / (1 + z)
-    reach = math.sqrt(share * (1 - share) * z + z**2 / 4) / (1 + z)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+def bounds(count: tuple[float, float]) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson's)."""
+    interval = wilson(*count)
+    return interval.low, interval.high
 
 
 def pooled(seeds: Sequence[Figures]) -> dict[str, tuple[float, float]]:
@@ -62,7 +57,7 @@ def effective(counts: dict[str, tuple[float, float]]) -> int:
     threshold = KEPT * right / of
     reached = 0
     for length in lengths:
-        if wilson(*counts[str(length)])[0] <= threshold:
+        if bounds(counts[str(length)])[0] <= threshold:
             break
         reached = length
     return reached
@@ -71,9 +66,9 @@ def effective(counts: dict[str, tuple[float, float]]) -> int:
 def judge(seeds: Sequence[Figures]) -> Verdict:
     """The criterion, computed: see `reproduce` below."""
     counts = pooled(seeds)
-    at_shortest = wilson(*counts[str(SHORTEST)])
-    at_claimed = wilson(*counts[str(CLAIMED)])
-    control = wilson(*counts[WINDOW])
+    at_shortest = bounds(counts[str(SHORTEST)])
+    at_claimed = bounds(counts[str(CLAIMED)])
+    control = bounds(counts[WINDOW])
     said = (
         f"at {CLAIMED} tokens {_share(counts[str(CLAIMED)])} (95 % {at_claimed[0]:.2f} to {at_claimed[1]:.2f}), "
         f"at {SHORTEST} {_share(counts[str(SHORTEST)])} (from {at_shortest[0]:.2f}), "
@@ -96,9 +91,9 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
     axes = figure.subplots()
     lengths = sorted(int(key) for key in counts if key != WINDOW)
     shares = [counts[str(length)][0] / counts[str(length)][1] for length in lengths]
-    bounds = [wilson(*counts[str(length)]) for length in lengths]
-    below = [share - low for share, (low, _) in zip(shares, bounds, strict=True)]
-    above = [high - share for share, (_, high) in zip(shares, bounds, strict=True)]
+    intervals = [bounds(counts[str(length)]) for length in lengths]
+    below = [share - low for share, (low, _) in zip(shares, intervals, strict=True)]
+    above = [high - share for share, (_, high) in zip(shares, intervals, strict=True)]
     axes.errorbar(lengths, shares, yerr=[below, above], marker="o", capsize=3, label=f"{TASK}, 95 % interval")
     axes.plot([CLAIMED], [counts[WINDOW][0] / counts[WINDOW][1]], "s", label=f"the longest, cut to {SHORTEST}")
     axes.axhline(KEPT * shares[0], linestyle="--", color="grey", label=f"{KEPT:.0%} of the score at {lengths[0]}")
@@ -138,6 +133,8 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
 )
 def measure(run: Run) -> Figures:
     """Right answers and samples of each length and of the control. Lengths done before an interruption are kept."""
+    from longspan.evaluation import tasks  # noqa: F401 - they register themselves
+
     figures: Figures = {}
     for length, (depths, samples) in (QUICK if run.quick else FULL).items():
         make = partial(
