@@ -173,7 +173,7 @@ def first_number() -> Scorer:
 QA_BEFORE = "A document follows, and a question about it.\n\n"
 QA_ASKED = "{question}\n\n"
 QA_OPEN, QA_CLOSE = "Document:\n\n", "\n\nEnd of the document.\n\n"
-QA_AFTER = "Answer in as few words as can be, in the words of the document: a number, a name or a short phrase."
+QA_AFTER = "Answer the question with a few words copied from the document."
 QA_ANSWER_TOKENS = 50
 GAP = "____"
 CUT = "[...] "  # where the passage's own document is shown from its middle on
@@ -182,7 +182,7 @@ ANSWER_AT = {"start": (0.0, 0.1), "between": (0.1, 0.9), "end": (0.9, 1.0)}  # s
 QUESTION_AT = ("start", "end")
 KINDS = {  # what may be left out of a sentence; the first that is found
     "number": re.compile(r"(?<=[ (])(\d{2,}|\d+(?:\.\d+)+)(?=[ ),;:*]|\.(?!\d))"),
-    "name": re.compile(r'"([^\s"]{4,40})"'),
+    "name": re.compile(r'"([\w.-]{4,40})(?:\(\))?"'),
     "term": re.compile(r"\*(\w[\w-]{3,40})\*"),
 }
 FIELDS = ("document", "question", "answer")  # of a line of the user's file
