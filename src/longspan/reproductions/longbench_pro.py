@@ -97,8 +97,9 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
     lengths = sorted(int(key) for key in counts if key != WINDOW)
     shares = [counts[str(length)][0] / counts[str(length)][1] for length in lengths]
     bounds = [wilson(*counts[str(length)]) for length in lengths]
-    below = [share - low for share, (low, _) in zip(shares, bounds, strict=True)]
-    above = [high - share for share, (_, high) in zip(shares, bounds, strict=True)]
+    # At 0 and 1 a bound may lie beyond the share by a rounding.
+    below = [max(0.0, share - low) for share, (low, _) in zip(shares, bounds, strict=True)]
+    above = [max(0.0, high - share) for share, (_, high) in zip(shares, bounds, strict=True)]
     axes.errorbar(lengths, shares, yerr=[below, above], marker="o", capsize=3, label=f"{TASK}, 95 % interval")
     axes.plot([CLAIMED], [counts[WINDOW][0] / counts[WINDOW][1]], "s", label=f"the longest, cut to {SHORTEST}")
     axes.axhline(KEPT * shares[0], linestyle="--", color="grey", label=f"{KEPT:.0%} of the score at {lengths[0]}")
