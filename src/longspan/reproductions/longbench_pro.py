@@ -108,7 +108,7 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("length (tokens)")
     axes.set_ylabel("score")
-    axes.set_title(f"{MODEL}: effective context {effective(counts)} of {CLAIMED} claimed")
+    axes.set_title(f"{MODEL}: effective context {effective(counts) or 'not shown'} of {CLAIMED} claimed")
     axes.legend()
 
 
