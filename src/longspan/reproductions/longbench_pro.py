@@ -139,6 +139,8 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
 )
 def measure(run: Run) -> Figures:
     """Right answers and samples of each length and of the control. Lengths done before an interruption are kept."""
+    from longspan.evaluation import _registry  # noqa: F401 - the tasks and the provider register themselves
+
     figures: Figures = {}
     for length, (depths, samples) in (QUICK if run.quick else FULL).items():
         make = partial(
