@@ -75,7 +75,7 @@ def test_it_is_declared() -> None:
     assert str(CLAIMED) in reproduction.criterion and "85%" in reproduction.criterion
     assert {SHORTEST, CLAIMED} <= set(QUICK) and {SHORTEST, CLAIMED} <= set(FULL)
     drawing = Drawing()
-    reproduction.plot([figures(l512=25, l8192=1)], drawing)
+    reproduction.plot([figures(l512=25, l1024=10, l2048=3, l8192=0)], drawing)  # shares of 0 and 1 among them
     assert drawing.axes[0].get_xlabel() == "length (tokens)"
 
 

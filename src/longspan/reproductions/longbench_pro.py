@@ -102,7 +102,7 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("length (tokens)")
     axes.set_ylabel("score")
-    axes.set_title(f"{MODEL}: effective context {effective(counts)} of {CLAIMED} claimed")
+    axes.set_title(f"{MODEL}: effective context {effective(counts) or 'not shown'} of {CLAIMED} claimed")
     axes.legend()
 
 
@@ -133,7 +133,7 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
 )
 def measure(run: Run) -> Figures:
     """Right answers and samples of each length and of the control. Lengths done before an interruption are kept."""
-    from longspan.evaluation import tasks  # noqa: F401 - they register themselves
+    from longspan.evaluation import _registry  # noqa: F401 - the tasks and the provider register themselves
 
     figures: Figures = {}
     for length, (depths, samples) in (QUICK if run.quick else FULL).items():
