@@ -65,6 +65,14 @@ def test_needles_stand_between_sentences_at_their_depths(kind: str, depths: list
         assert at / len(made.context) == pytest.approx(made.depths[i], abs=0.04)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_ends_are_the_ends(kind: str) -> None:
+    made = hidden(kind, 1003, [0.0, 1.0])
+    assert made.context.startswith(NEEDLE.replace("tower", "tower 0"))
+    assert made.context.endswith(NEEDLE.replace("tower", "tower 1"))
+    assert made.depths == (0.0, 1.0)
+
+
 def test_hay_of_real_text_is_of_the_documentation_in_order() -> None:
     made = hidden("real", 2000, [])
     text = " ".join(prose())

@@ -171,16 +171,17 @@ def _least(positions: Positions, stride: int) -> int:
 
 
 def _made(source: Source, first: int, n: int, needles: Sequence[str], positions: Positions) -> Hidden:
-    places = n // source.stride
-    total = max(source.tokens(first, places * source.stride), 1)
-    shares = [source.tokens(first, place * source.stride) / total for place in range(places + 1)]
+    # A line that is begun at the end counts with the one before it.
+    places = [*(line * source.stride for line in range(n // source.stride)), n]
+    total = max(source.tokens(first, n), 1)
+    shares = [source.tokens(first, place) / total for place in places]
     at = positions(shares)
     parts: list[str] = []
     done = 0
     for needle, position in zip(needles, at, strict=True):
-        parts += (source.piece(first + i) for i in range(done, position * source.stride))
+        parts += (source.piece(first + i) for i in range(done, places[position]))
         parts.append(source.joint + needle)
-        done = position * source.stride
+        done = places[position]
     parts += (source.piece(first + i) for i in range(done, n))
     return Hidden("".join(parts).lstrip(), tuple(shares[position] for position in at), 0)
 
@@ -191,7 +192,7 @@ def _source(haystack: str, room: int, counter: TokenCounter, chance: random.Rand
     if haystack == "repeated":
         pieces = _sentences("real", more=False)
         start = chance.randrange(len(pieces) - PASSAGE)
-        return source_of(pieces[start : start + PASSAGE], counter, stride=PASSAGE)
+        return source_of(pieces[start : start + PASSAGE], counter)
     if haystack not in KINDS and not Path(haystack).exists():
         raise UsageError(f"There is no haystack {haystack!r}: give {', '.join(KINDS)}, or the path of a text.")
     source = _text(haystack, counter, more=False)
