@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from longspan.evaluation.tasks import passkey  # noqa: F401 - they register themselves
+from longspan.evaluation.tasks import m4le, passkey  # noqa: F401 - they register themselves
