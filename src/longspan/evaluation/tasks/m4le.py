@@ -15,7 +15,7 @@ Datasets: those of this machine (see `m4le_material`), or `data`, a JSON Lines f
 
 - one short text a line, `{"text": ..., "title": ..., "label": ..., "summary": ..., "question": ..., "answers": [...],
   "previous": ..., "translation": ..., "language": ...}`, of which only `text` is needed: a kind is asked of the
-  datasets that have what it needs. Texts long enough for a length are the documents of *global*.
+  datasets that have what it needs. Texts of over 4 000 characters are the documents of *global*.
 - finished samples as the paper's authors released them, `{"instruction", "input", "answers", "length_bucket"}`, in
   files by their names, such as `wow.jsonl`. Their nominal length is the bucket, in words or Chinese characters.
 """
@@ -49,6 +49,8 @@ DEPTHS = (0.5, 0.0, 1.0, 0.25, 0.75)
 LEAST = 8  # texts with what a kind needs: below, there is nothing to choose from
 LABELS = 10  # classes that a question offers
 LINE = ("\n", ".")
+WORD = re.compile(r"\w+|[^\w\s]")
+LONG = 4000  # characters: longer texts of one's own data are documents
 PLENTY, SURE = 8, 2  # characters a token: more than any text has, and less than any here
 
 
@@ -210,8 +212,8 @@ def m4le(
     dataset = [
         one(kind, [pool for pool in pools if supports(pool, kind)], length, seed, number, count)
         for length in parse_lengths(lengths)
-        for kind in kinds
         for number in range(samples)
+        for kind in kinds  # questions after the same texts one after another: their keys and values are shared
     ]
     for name, rows in files.items():
         dataset += finished(name, rows, parse_lengths(lengths), samples, seed, count)
@@ -247,12 +249,13 @@ def m4le_score() -> Scorer:
 
 def supports(pool: Pool, kind: Kind) -> bool:
     """Whether the dataset has texts enough that know what `kind` asks by and after."""
-    if kind.ability == "global" and not any(document.knows(kind.needs) for document in pool.documents):
+    texts = pool.documents if kind.ability == "global" else pool.passages
+    usable = [text for text in texts if text.knows(kind.needs)]
+    if "label" in kind.needs and len({text.label for text in usable}) < 2:
         return False
-    usable = [passage for passage in pool.passages if passage.knows(kind.needs)]
-    if "label" in kind.needs and len({passage.label for passage in usable}) < 2:
-        return False
-    return len(usable) >= LEAST and (not kind.classes or bool(classes(usable, kind.several[1])))
+    if kind.ability == "global":
+        return bool(usable)
+    return len(usable) >= LEAST and (not kind.classes or bool(classes(usable, kind.several[1] + 2)))
 
 
 def classes(passages: Sequence[Passage], least: int) -> list[str]:
@@ -440,15 +443,18 @@ def listed(names: Sequence[str]) -> str:
 def opening(kind: Kind, pool: Pool) -> tuple[str, list[Passage]]:
     """What stands before the long text: the instruction and a solved example, and the texts that this uses up.
 
-    The example is the same for all samples of a group and dataset, of short texts; the four kinds that want names are
-    all shown in it, so that nothing but the last question tells them apart.
+    The example is the same for all samples of a group and dataset, of short texts (there is none for a dataset that has
+    documents alone); the four kinds that want names are all shown in it, so that nothing but the last question tells
+    them apart.
     """
     rng = random.Random(f"m4le-example-{group(kind)}-{pool.domain}")
     usable = sorted(
         (passage for passage in pool.passages if passage.knows(kind.needs)), key=lambda passage: len(passage.text)
     )
+    if not usable:
+        return f"{kind.instruction}\n\n", []
     if kind.classes:
-        label = rng.choice(classes(usable, 2))
+        label = rng.choice(classes(usable, kind.several[1] + 2))  # two of many, so that enough are left
         golds = [passage for passage in usable if passage.label == label][:2]
     else:
         golds = draw(kind, usable[: max(LEAST, len(usable) // 10)], rng)
@@ -485,7 +491,7 @@ class Layout:
                 break
             start = text.index(": ") + 2  # a text is cut behind its first word at the earliest
             self.others.append(text)
-            self.ends += [(index, word.end()) for word in re.finditer(r"\S+", text) if word.end() > start]
+            self.ends += [(index, word.end()) for word in WORD.finditer(text) if word.end() > start]
             size += len(text)
 
     @property
@@ -535,7 +541,7 @@ def of_document(
     question, answers = asking(kind, [document], ["-"], offered(pool.documents, document, rng))
     text = kind.shown.format(text=document.text[: PLENTY * space])
     start = len(text) - len(document.text[: PLENTY * space])
-    ends = [start, *[word.end() for word in re.finditer(r"\S+", text) if word.end() > start]]
+    ends = [start, *[word.end() for word in WORD.finditer(text) if word.end() > start]]
 
     def context(words: int) -> str:
         return text[: ends[min(words, len(ends) - 1)]]
@@ -593,7 +599,8 @@ def read_data(path: Path) -> tuple[tuple[Pool, ...], dict[str, list[tuple[str, d
             if passage.title and passage.title in named:
                 raise UsageError(f"{where}: the title {passage.title!r} is also that of {named[passage.title]}.")
             named[passage.title] = where
-        pools.append(Pool(file.stem, passages, passages))
+        long = [passage for passage in passages if len(passage.text) > LONG]
+        pools.append(Pool(file.stem, [passage for passage in passages if len(passage.text) <= LONG], long))
     return tuple(pools), released
 
 
