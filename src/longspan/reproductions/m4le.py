@@ -125,8 +125,8 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
     setting=(
         f"SmolLM2-135M-Instruct names articles of joined functions and docstrings of Python's library at "
         f"{', '.join(map(str, FULL[0]))} tokens, {FULL[1]} contexts a seed: one article or three, by id or by a "
-        "summary; and answers a question after one document (global). An example of each question stands before; greedy "
-        "decoding."
+        "summary; and answers a question after one document (global). An example of each question stands before, "
+        "and decoding is greedy."
     ),
     baseline=(
         "Each score against its pair after the same texts: shortest against longest prompt, single against multiple, "

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from longspan.evaluation.tasks import m4le, passkey  # noqa: F401 - they register themselves
 
-# What a benchmark's name stands for on the command line: its tasks.
+# Names that stand for several tasks.
 GROUPS: dict[str, list[str]] = {"m4le": ["m4le"]}
