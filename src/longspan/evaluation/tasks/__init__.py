@@ -6,6 +6,7 @@ from longspan.evaluation.tasks import (  # noqa: F401 - they register themselves
     giraffe,
     infinitebench,
     longbench_pro,
+    m4le,
     niah,
     passkey,
     perplexity,
