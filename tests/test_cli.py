@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -168,8 +169,18 @@ def test_bad_input_gets_one_sentence_and_a_code(
     assert message in ran.err
     assert ran.err.startswith("longspan: ")
     assert len(ran.err.splitlines()) == 1
+    assert not re.search(r"[^.?!)] Try --help", ran.err)
     assert ran.out == ""
     assert "Traceback" not in ran.err
+
+
+def test_a_trace_that_may_not_be_written_is_known_before_the_work(
+    longspan: Run, manual: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    ran = longspan("ask", manual, "How long is the warranty?", "--trace", "run.json")
+    assert (ran.code, ran.out) == (2, "")
+    assert "may not be written" in ran.err
 
 
 def test_an_interrupt_is_one_line_and_130(longspan: Run, manual: str) -> None:

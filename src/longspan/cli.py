@@ -155,6 +155,8 @@ def _check_trace(trace: Path | None) -> None:
     """A trace that cannot be written should be known before the work, not after."""
     if trace is not None and (not trace.parent.is_dir() or trace.is_dir()):
         raise UsageError(f"Cannot write the trace to {trace}: its folder does not exist or it is a folder.")
+    if trace is not None and not os.access(trace.parent, os.W_OK):
+        raise UsageError(f"Cannot write the trace to {trace}: its folder may not be written.")
 
 
 def _answer(
@@ -585,7 +587,8 @@ def main() -> NoReturn:
         code = INTERRUPTED
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("click", "typer"):
-            _say(f"{error.format_message() if hasattr(error, 'format_message') else error} Try --help.")
+            what = str(error.format_message() if hasattr(error, "format_message") else error)
+            _say(f"{what.rstrip('.')}. Try --help.")
             code = 2
         elif os.environ.get("LONGSPAN_DEBUG"):
             raise

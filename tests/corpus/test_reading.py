@@ -322,6 +322,15 @@ def test_docx_and_epub() -> None:
     assert "Text of a book." in read("https://a.org/get?id=3", EPUB, "application/epub+zip").text
 
 
+def test_marks_of_markdown_are_not_escaped() -> None:
+    """A name like `max_retries` is found and quoted as it stands in the document."""
+    said = "set max_retries to 2*n"
+    for name, document, old in (("a.docx", DOCX, b"Text of Word."), ("a.epub", EPUB, b"Text of a book.")):
+        with zipfile.ZipFile(io.BytesIO(document)) as parts:
+            files = {part: parts.read(part).replace(old, said.encode()).decode() for part in parts.namelist()}
+        assert said in read(name, archive(files)).text
+
+
 @pytest.mark.parametrize("suffix", ["docx", "epub", "pptx", "xlsx"])
 def test_damaged_office(suffix: str) -> None:
     for data in (b"PK\3\4 nothing", DOCX[: len(DOCX) // 2], archive({"a": "b"})):

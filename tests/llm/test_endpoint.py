@@ -267,6 +267,17 @@ def test_a_slow_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(server.requests) == 2
 
 
+def test_a_server_that_stays_slow_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many retries are left: else one sentence would take half an hour."""
+    monkeypatch.setattr(module, "SECONDS", 0.2)
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    server.hold = 2.0
+    server.answer(chunks("late"))
+    with pytest.raises(LongspanError, match="did not begin to answer within"):
+        said(server)
+    assert len(server.requests) <= module.RETRIES
+
+
 async def half_then(what: str) -> AsyncIterator[str]:
     if what != "dies at once":
         yield event({"choices": [{"index": 0, "delta": {"content": "Half an"}, "finish_reason": None}]})

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors import SafetensorError
 from tokenizers import pre_tokenizers
 
 from longspan.errors import LongspanError, UsageError
@@ -168,6 +169,27 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LONGSPAN_CACHE", str(tmp_path / "file"))
     with pytest.raises(LongspanError, match="LONGSPAN_CACHE"):
+        load(str(tmp_path / "m.gguf"))
+
+
+def test_a_full_disk_and_a_file_that_may_not_be_read(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_gguf(tmp_path / "m.gguf")
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    def refused(_: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("longspan.models.gguf.save_file", full)
+        with pytest.raises(LongspanError, match=r"No space left on device.*Make room there or set LONGSPAN_CACHE"):
+            load(str(tmp_path / "m.gguf"))
+    assert not [path for path in (own_cache / "models").iterdir() if path.is_dir()]
+    monkeypatch.setattr(loading, "content_key", refused)
+    with pytest.raises(LongspanError, match=r"m\.gguf cannot be read: Permission denied\.$"):
         load(str(tmp_path / "m.gguf"))
 
 

@@ -31,7 +31,7 @@ from longspan.corpus.document import Document
 from longspan.errors import LongspanError, MissingExtra
 from longspan.paths import cache_home
 
-VERSION = 2  # of the conversions: another number makes them anew, and with them the indexes
+VERSION = 3  # of the conversions: another number makes them anew, and with them the indexes
 SAMPLE = 1 << 18  # bytes looked at to tell text from binary and to guess an encoding
 GLANCE = 1 << 16  # characters of a page in which its first words are looked for
 MAX_BYTES = 2_000_000_000  # of one document, unpacked
@@ -467,5 +467,8 @@ def _office(suffix: str, data: bytes) -> str:
         if not any(name.startswith(_PARTS[suffix]) for name in archive.namelist()):
             raise zipfile.BadZipFile(f"there is no {_PARTS[suffix].rstrip('/')} in it")
     converter = getattr(converters, f"{suffix[1:].capitalize()}Converter")()
-    result: Any = converter.convert(io.BytesIO(data), StreamInfo(extension=suffix))
+    # Without Markdown's escapes: `max_retries` is to be found and quoted as it stands in the document.
+    result: Any = converter.convert(
+        io.BytesIO(data), StreamInfo(extension=suffix), escape_asterisks=False, escape_underscores=False
+    )
     return str(result.text_content)

@@ -21,6 +21,7 @@ from longspan.trace import Usage, span
 CONCURRENT = 8  # calls under way at once
 RETRIES = 4  # of 408, 409, 429 and 5xx answers and lost connections, with exponential backoff (the SDK's)
 SECONDS = 300.0  # that a server may be silent
+PATIENCE = 600.0  # seconds until an answer begins, retries included
 CONNECT = 15.0  # seconds that it may take to be reached
 DEFAULT_WINDOW = 32_768  # of the SDK's own address, where nothing is said
 OWN_WINDOW = 8_192  # of a server of one's own that does not say: many are started with 4 096 or 8 192
@@ -213,6 +214,11 @@ class EndpointLLM:
                     except openai.APIError as error:  # also of 500: some servers answer so to what they do not know
                         if said or not self._adapt(dialect, error):
                             raise
+        except TimeoutError as error:
+            raise LongspanError(
+                f"{self._where()} did not begin to answer within {PATIENCE:.0f} s: use a faster server, "
+                "or give a smaller --window."
+            ) from error
         except openai.APIError as error:
             raise self._explained(error, "".join(said)) from error
         except openai.OpenAIError as error:
@@ -280,7 +286,8 @@ class EndpointLLM:
         import httpx
         import openai
 
-        stream: AsyncIterator[Any] = await client.chat.completions.create(**request)
+        async with asyncio.timeout(PATIENCE):
+            stream: AsyncIterator[Any] = await client.chat.completions.create(**request)
         counted: Any = None
         reason: str | None = None
         try:

