@@ -292,7 +292,9 @@ def table(
         "",
         "Depths and places are shares of the text. *Length met* is tokens, with the room for the answer, over the "
         "length asked for: the official code steps by whole batches of hay, and leaves the chat template out. "
-        "Prompts differ in their words, which is why numbers of lines, words and documents differ by a few.",
+        "Prompts differ in their words, which is why numbers of lines, words and documents differ by a few. "
+        "The official qa_1 shuffles the documents of all samples alike, so that the answer always stands at one place; "
+        "longspan shuffles each sample anew.",
     ]
     for task in dict.fromkeys(task for task, _ in theirs):
         lines += ["", f"## {task}", ""]

@@ -180,7 +180,7 @@ def test_a_single_needle_stands_at_the_depth_stated() -> None:
 
 
 def test_depths_are_spread_evenly() -> None:
-    """Official samples (20 of each task) had mean depths of 0.4 to 0.6."""
+    """Official samples (20 of each of these tasks) had mean depths of 0.44 to 0.63, with deviations of 0.25 to 0.32."""
     for name in ("niah_single_1", "niah_single_2", "niah_multikey_2"):
         depths = [TASKS[name](1000, str(seed), PIECES).metadata["depth"] for seed in range(60)]
         assert 0.4 < sum(depths) / len(depths) < 0.6
