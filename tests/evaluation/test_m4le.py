@@ -13,8 +13,8 @@ from inspect_ai.dataset import Sample
 from longspan.errors import UsageError
 from longspan.evaluation.lengths import TokenCounter
 from longspan.evaluation.tasks import m4le
-from longspan.evaluation.tasks.m4le_material import Passage, local_pools
-from longspan.evaluation.tasks.m4le_scores import mark
+from longspan.evaluation.tasks.m4le.material import Passage, local_pools
+from longspan.evaluation.tasks.m4le.scores import mark
 
 WORDS = TokenCounter("words", lambda text: len(re.findall(r"\w+|[^\w\s]", text)), lambda text: [], 7)
 UNIT = 24  # words and signs: the head of a text and its first word, the least that is added to a sample

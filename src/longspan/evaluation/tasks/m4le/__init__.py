@@ -40,8 +40,8 @@ from longspan.errors import UsageError
 from longspan.evaluation.lengths import TokenCounter, counter, fit, parse_lengths
 from longspan.evaluation.samples import make_sample, room
 from longspan.evaluation.scorers import METRICS
-from longspan.evaluation.tasks.m4le_material import Passage, Pool, local_pools, passage_of, read_lines
-from longspan.evaluation.tasks.m4le_scores import mark
+from longspan.evaluation.tasks.m4le.material import Passage, Pool, local_pools, passage_of, read_lines
+from longspan.evaluation.tasks.m4le.scores import mark
 from longspan.registry import register
 
 ABILITIES = ("explicit-single", "semantic-single", "explicit-multiple", "semantic-multiple", "global")
