@@ -60,7 +60,7 @@ def test_needles_stand_between_sentences_at_their_depths(kind: str, depths: list
         at = made.context.index(needle)
         assert at > before
         before = at
-        assert at == 0 or made.context[:at].rstrip()[-1] in ".:;!?)"
+        assert at == 0 or not made.context[:at].rstrip()[-1].isalnum()
         assert made.depths[i] == pytest.approx(depth, abs=0.06)
         assert at / len(made.context) == pytest.approx(made.depths[i], abs=0.04)
 

@@ -272,4 +272,4 @@ def test_a_story_ends_with_an_error_where_it_would_repeat_itself() -> None:
 
 def test_tasks_are_registered_for_their_system() -> None:
     assert [part.slug for part in parts("task") if "sparse-frontier" in part.systems] == sorted(TASKS)
-    assert sorted(GROUPS["sparse-frontier"]) == sorted(TASKS)
+    assert set(TASKS) < set(GROUPS["sparse-frontier"])  # and RULER's that the paper takes

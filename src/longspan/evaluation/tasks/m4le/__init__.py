@@ -11,7 +11,7 @@ paragraph stands in the question, behind the candidates. The `ret` tasks of thre
 paper's explicit single-span one (an id is given, the name wanted) they make four questions after the same texts with
 the same kind of answer, so that abilities compare.
 
-Datasets: those of this machine (see `m4le_material`), or `data`, a JSON Lines file or a folder of them, of two forms:
+Datasets: those of this machine (see `material`), or `data`, a JSON Lines file or a folder of them, of two forms:
 
 - one short text a line, `{"text": ..., "title": ..., "label": ..., "summary": ..., "question": ..., "answers": [...],
   "previous": ..., "translation": ..., "language": ...}`, of which only `text` is needed: a kind is asked of the
@@ -238,7 +238,7 @@ def answer() -> Solver:
 
 @scorer(metrics=[*METRICS, grouped(mean(), "ability", all=False)])
 def m4le_score() -> Scorer:
-    """The metric of the sample's type, see `m4le_scores.mark`."""
+    """The metric of the sample's type, see `scores.mark`."""
 
     async def score(state: TaskState, target: Target) -> Score:
         given, about = state.output.completion, state.metadata
