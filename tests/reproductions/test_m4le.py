@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
+from longspan.evaluation.lengths import TokenCounter
+from longspan.evaluation.tasks import m4le as task
+from longspan.llm import Completion, Message
 from longspan.reproductions import m4le
 from longspan.reproductions.harness import REPRODUCTIONS, Figures, Run
+from longspan.trace import Usage
 
 
-def figures(length: float, span: float, hint: float, guess: float, contexts: int = 12, noise: float = 0.05) -> Figures:
+def figures(length: float, span: float, hint: float, able: float, contexts: int = 12, noise: float = 0.05) -> Figures:
     rng = random.Random(0)
     made: Figures = {}
-    for name, mean in (("length", length), ("span", span), ("hint", hint), ("guess", guess)):
+    for name, mean in (("length", length), ("span", span), ("hint", hint), ("able", able)):
         values = [mean + rng.uniform(-noise, noise) for _ in range(contexts)]
         made |= {f"sum {name}": sum(values), f"squares {name}": sum(v * v for v in values), f"of {name}": len(values)}
     for at in (1024, 4096):
-        made |= {f"score {ability} {at}": 0.5 for ability in m4le.ABILITIES} | {f"chance {at}": 0.1}
+        made |= {f"score {ability} {at}": 0.5 for ability in m4le.ABILITIES}
     return made
 
 
@@ -61,53 +68,46 @@ def test_contrasts_are_within_contexts() -> None:
         for length in (1024, 4096)
         for number in (0, 1)
     }
-    found = m4le.contrasts(scores, dict.fromkeys(scores, 0.1))
+    found = m4le.contrasts(scores)
     assert found["length"] == pytest.approx([0.3, 0.3])
     assert found["span"] == pytest.approx([0.1, 0.1])
     assert found["hint"] == pytest.approx([0.2, 0.2])
-    assert found["guess"] == pytest.approx([0.7, 0.8])
+    assert found["able"] == pytest.approx([0.8, 0.9])
+
+
+class OneId:
+    """Names the article of the first id in the question as often as a name is wanted; else the last it may choose."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def chat(self, messages: list[Message], *, max_tokens: int, schema: dict[str, Any]) -> Completion:
+        self.calls += 1
+        prompt = messages[-1]["content"]
+        names = schema["items"]["enum"]
+        ids = re.findall(r"\b[0-9A-F]{6}\b", prompt.rpartition("Question: ")[2])
+        name = re.search(rf"\n\nArticle {ids[0]}, named (\w+)", prompt).group(1) if ids else names[-1]
+        return Completion(json.dumps([name] * schema["maxItems"]), Usage(1, 1, 1, 0, 0.0), "stop")
+
+    def close(self) -> None:
+        pass
 
 
 def test_measured_with_a_model_that_reads_one_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names the article of the first id in the question: explicit single is right, multiple is F1 0.5, others 0."""
-    import re
-
-    import inspect_ai
-    from inspect_ai.model import ModelOutput, ModelUsage, get_model
-
-    from longspan.evaluation.lengths import TokenCounter
-    from longspan.evaluation.tasks import m4le as task
-
     words = TokenCounter("words", lambda text: len(re.findall(r"\w+|[^\w\s]", text)), lambda text: [], 7)
     monkeypatch.setattr(task, "counter", lambda name: words)
-    calls = []
-
-    def reply(messages, tools, choice, config) -> ModelOutput:  # type: ignore[no-untyped-def]
-        prompt = messages[-1].text
-        calls.append(prompt)
-        ids = re.findall(r"\b[0-9A-F]{6}\b", prompt.rpartition("Question: ")[2])
-        name = re.search(rf"Article {ids[0]}, named (\w+)", prompt).group(1) if ids else "I do not know"
-        output = ModelOutput.from_content("mockllm/model", f"{name}.")
-        output.usage = ModelUsage()  # else inspect counts tokens with a vocabulary that it downloads
-        return output
-
-    real = inspect_ai.eval
-    monkeypatch.setattr(
-        inspect_ai,
-        "eval",
-        lambda task, model, **kw: real(task, model=get_model("mockllm/model", custom_outputs=reply), **kw),
-    )
+    model = OneId()
+    monkeypatch.setattr(m4le, "LocalLLM", lambda name: model)
     run = Run(seed=3, quick=True, folder=tmp_path, tell=lambda text: None)
     measured = m4le.measure(run)
-    for length in (1024, 1536):
+    for length in m4le.QUICK[0]:
         assert measured[f"score explicit-single {length}"] == 1.0
-        assert measured[f"score explicit-multiple {length}"] == pytest.approx(0.5)
-        assert measured[f"score semantic-single {length}"] == measured[f"score semantic-multiple {length}"] == 0.0
-        assert 0 < measured[f"chance {length}"] < 0.3
-    assert measured["sum span"] / measured["of span"] == pytest.approx(0.25)
-    assert measured["sum hint"] / measured["of hint"] == pytest.approx(0.75)
-    assert len(calls) == 2 * 2 * 5
-    assert m4le.measure(run) == measured and len(calls) == 2 * 2 * 5  # what is done is kept
+        assert 0 < measured[f"score explicit-multiple {length}"] < 1 / 3  # one of three, less what guessing finds
+        assert measured[f"score semantic-single {length}"] <= 1.0
+    assert measured["sum able"] == measured["of able"] == m4le.QUICK[1]
+    assert model.calls == 5 * len(m4le.QUICK[0]) * m4le.QUICK[1]
+    assert m4le.measure(run) == measured
+    assert model.calls == 5 * len(m4le.QUICK[0]) * m4le.QUICK[1]  # what is done is kept
     figure = Figure()
     REPRODUCTIONS["m4le"].plot([measured, measured], figure)
     figure.savefig(tmp_path / "plot.png")
