@@ -5,7 +5,7 @@
 Every line is a process of its own with a cache of its own, as a user would start it. The texts: Python's help topics
 (470 KB, 170 000 tokens) and a folder of 20 MB, modules of the Python that runs this. The baseline is what one writes
 in an afternoon: transformers' `generate` over the four chunks (of a fixed 256 tokens) that are nearest to the question
-by the same encoder, without an index. It gets the same model in bf16, the same encoder, the same question.
+by the same encoder (batched as longspan does it), without an index. It gets the same model in bf16 and question.
 """
 
 from __future__ import annotations
@@ -47,14 +47,17 @@ def timed(command: list[str], cache: Path) -> dict[str, float]:
     """Seconds to the end and to the first character on stdout, and the peak of memory (MB), of one process."""
     environment = {**os.environ, "LONGSPAN_CACHE": str(cache)}
     begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
-    assert process.stdout is not None
-    head = process.stdout.read(1)
-    first = time.perf_counter() - begin
-    rest = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed")
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, env=environment)
+        assert process.stdout is not None
+        head = process.stdout.read(1)
+        first = time.perf_counter() - begin
+        rest = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            said.seek(0)
+            code = os.waitstatus_to_exitcode(status)
+            raise SystemExit(f"{' '.join(command)} failed ({code}): {said.read().decode(errors='replace')[-500:]}")
     return {
         "seconds": time.perf_counter() - begin,
         "first_word": first,
@@ -83,39 +86,19 @@ def library(folder: Path) -> tuple[int, int]:
 def baseline(text: str, questions: list[str]) -> list[dict[str, float]]:
     """Chunks of fixed size, the nearest four, generate: seconds of each question (the first embeds everything)."""
     import torch
-    from tokenizers import Tokenizer
-    from transformers import BertConfig, BertModel
 
     from longspan.models import load
-    from longspan.retrieval.encoder import embedded_encoder
+    from longspan.retrieval import Encoder
 
     begin = time.perf_counter()
     loaded = load("smollm2")
-    model, tokenizer = loaded.model, loaded.tokenizer
-    folder = embedded_encoder()
-    encoder = BertModel.from_pretrained(folder, config=BertConfig.from_pretrained(folder)).eval()
-    pieces = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    pieces.enable_truncation(256)
-    pieces.enable_padding()
-
-    def embed(texts: list[str]) -> torch.Tensor:
-        out = []
-        for start in range(0, len(texts), 32):
-            batch = pieces.encode_batch(texts[start : start + 32])
-            ids = torch.tensor([item.ids for item in batch])
-            mask = torch.tensor([item.attention_mask for item in batch])
-            with torch.inference_mode():
-                hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-            pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-            out.append(torch.nn.functional.normalize(pooled, dim=-1))
-        return torch.cat(out)
-
+    model, tokenizer, encoder = loaded.model, loaded.tokenizer, Encoder()
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     chunks = tokenizer.batch_decode([ids[start : start + 256] for start in range(0, len(ids), 256)])
-    vectors = embed(chunks)
+    vectors = torch.from_numpy(encoder(chunks))
     rows = []
     for question in questions:
-        near = (vectors @ embed([question])[0]).topk(4).indices.tolist()
+        near = (vectors @ torch.from_numpy(encoder([question])[0])).topk(4).indices.tolist()
         prompt = "\n\n".join(chunks[index] for index in near) + f"\n\nQuestion: {question}"
         inputs = tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
