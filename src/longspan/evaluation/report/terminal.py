@@ -1,0 +1,208 @@
+"""The report as tables in the terminal, and how its figures are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from longspan.evaluation.report.summary import Cell, Contrast, Summary, summarise
+from longspan.evaluation.rows import Row
+from longspan.evaluation.statistics import Estimate
+from longspan.terminal import printable
+
+ABOVE = "△"  # stands by lengths above the window
+
+
+def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
+    """Scores in hundredths with 95 % intervals: by task (or by length, where there is one task), then what each spec
+    took, and the differences between specs."""
+    console = console or Console()
+    summary = summarise(rows)
+    if len(summary.tasks) == 1 and len(summary.lengths) > 1:
+        console.print(_by_length(summary, summary.tasks[0]))
+    else:
+        console.print(_by_task(summary))
+    if any(cell.above_window for cell in summary.cells.values()):
+        console.print(f"{ABOVE} longer than the model's window", style="dim", highlight=False)
+    console.print()
+    console.print(_resources(summary))
+    overall = [one for one in summary.contrasts if one.task is None]
+    if overall:
+        console.print()
+        console.print(_differences(overall))
+    for note in summary.notes:
+        console.print(Text(printable(f"note: {note}"), style="dim"))
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for at, column in enumerate(columns):
+        table.add_column(Text(printable(column)), justify="left" if at < left else "right", no_wrap=at >= left)
+    return table
+
+
+def _by_task(summary: Summary) -> Table:
+    """A line for each spec and task; with several tasks, one for their mean."""
+    table = _table("score, of 100 (95 % interval)", "spec", "task", "score", "samples", "failed", left=2)
+    for spec in summary.specs:
+        tasks: list[str | None] = [task for task in summary.tasks if (spec, task, None) in summary.cells]
+        for task in tasks + ([None] if len(tasks) > 1 else []):
+            cell = summary.cells[spec, task, None]
+            table.add_row(
+                Text(printable(spec) if task is tasks[0] else ""),
+                Text(printable(task)) if task is not None else Text("mean of tasks", style="italic"),
+                _score(cell),
+                _count(cell.score.n if cell.score else 0),
+                _failed(cell),
+                end_section=task is None or len(tasks) == 1,
+            )
+    return table
+
+
+def _by_length(summary: Summary, task: str) -> Table:
+    """One task: a line for each spec, a column for each length."""
+    above = {cell.length for cell in summary.cells.values() if cell.above_window}
+    columns = [short(length) + (ABOVE if length in above else "") for length in summary.lengths]
+    table = _table(f"{task}: score, of 100 (95 % interval)", "spec", "all", *columns, "samples", "failed")
+    for spec in summary.specs:
+        whole = summary.cells[spec, task, None]
+        table.add_row(
+            Text(printable(spec)),
+            _score(whole),
+            *(_score(summary.cells.get((spec, task, length)), "\n") for length in summary.lengths),
+            _count(whole.score.n if whole.score else 0),
+            _failed(whole),
+        )
+    return table
+
+
+def _resources(summary: Summary) -> Table:
+    table = _table(
+        "what it took",
+        "spec",
+        "s/answer",
+        "read t/s",
+        "write t/s",
+        "read",
+        "cached",
+        "written",
+        "memory",
+        "cache",
+        "cost",
+    )
+    for spec in summary.specs:
+        cell = summary.cells[spec, None, None]
+        table.add_row(
+            Text(printable(spec)),
+            seconds(cell.seconds),
+            rate(cell.prefill_rate),
+            rate(cell.decode_rate),
+            tokens(cell.input_tokens),
+            tokens(cell.cached_tokens),
+            tokens(cell.output_tokens),
+            size(cell.peak_bytes),
+            size(cell.cache_bytes),
+            money(cell.cost),
+        )
+    return table
+
+
+def _differences(contrasts: Sequence[Contrast]) -> Table:
+    table = _table("difference on the same samples, in points", "", "difference", "95 % interval", "p", "samples")
+    for one in contrasts:
+        found = one.difference
+        table.add_row(
+            Text(printable(f"{one.a} against {one.b}")),
+            points(found.value),
+            f"{points(found.low)} to {points(found.high)}",
+            probability(found.p),
+            _count(found.n),
+        )
+    return table
+
+
+def _score(cell: Cell | None, between: str = " ") -> Text:
+    if cell is None:
+        return Text("")
+    if cell.score is None:
+        return Text("no answer", style="red")
+    text = Text(percent(cell.score.value), style="bold")
+    return text.append(f"{between}{percent(cell.score.low)}–{percent(cell.score.high)}", style="not bold dim")
+
+
+def _failed(cell: Cell) -> Text:
+    return Text(f"{cell.failed} of {cell.rows}", style="red") if cell.failed else Text("0", style="dim")
+
+
+def _count(value: int) -> str:
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def percent(share: float | None) -> str:
+    """A score in hundredths; only 1 is 100 and only 0 is 0."""
+    if share is None or math.isnan(share):
+        return "–"
+    text = f"{100 * share:.0f}"
+    return "<1" if text == "0" and share > 0 else ">99" if text == "100" and share < 1 else text
+
+
+def with_interval(score: Estimate) -> str:
+    """71 (64–78)."""
+    return f"{percent(score.value)} ({percent(score.low)}–{percent(score.high)})"
+
+
+def points(difference: float) -> str:
+    """A difference of scores in hundredths, with its sign."""
+    if math.isnan(difference):
+        return "–"
+    text = f"{100 * difference:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
+def probability(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def short(length: int) -> str:
+    """4096 as 4K, 1500 as 1500."""
+    for unit, name in ((1 << 20, "M"), (1 << 10, "K")):
+        if length >= unit and length % unit == 0:
+            return f"{length // unit}{name}"
+    return str(length)
+
+
+def tokens(count: int) -> str:
+    """A number of tokens to three digits: 950, 12.3k, 4.56M."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            share = count / unit
+            return f"{share:.{2 if share < 10 else 1 if share < 100 else 0}f}{name}"
+    return str(count)
+
+
+def seconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def rate(value: float | None) -> str:
+    """Tokens per second."""
+    return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f") if value >= 100 else f"{value:.1f}"
+
+
+def size(count: int | None) -> str:
+    if not count:
+        return "–"
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            share = count / unit
+            return f"{share:.{1 if share < 10 else 0}f} {name}"
+    return f"{count} B"
+
+
+def money(cost: float | None) -> str:
+    return "–" if cost is None else f"{cost:.2f}" if cost >= 1 else f"{cost:.4f}" if cost else "0"
