@@ -95,7 +95,9 @@ def one(spec: str, task: str, length: int, depth: float, number: int, seed: int)
         answer="" if failed else answer,
         needles=[needle],
         excerpt=f"{FILLER * 3}{needle} {FILLER * 3}",
-        dimensions={"haystack": ("noise", "repeated", "essays")[number % 3], "seed": number} if task == "niah" else {},
+        dimensions={"haystack": ("noise", "repeated", "essays")[number % 3], "needles": 1 + number % 4}
+        if task == "niah"
+        else {},
         seconds=speed * length / 1000 * chance.uniform(0.9, 1.2),
         prefill_seconds=None if spec.startswith("openai") else speed * length / 1000 * 0.9,
         decode_seconds=None if spec.startswith("openai") else speed * length / 1000 * 0.1,

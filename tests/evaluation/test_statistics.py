@@ -148,6 +148,11 @@ def test_p_is_the_exact_tests() -> None:
     assert paired_bootstrap(a, b).p == pytest.approx(wanted, abs=0.01)
 
 
+def test_p_may_be_smaller_than_one_draw_in_ten_thousand_but_not_than_the_truth() -> None:
+    found = paired_bootstrap({str(n): 1.0 for n in range(100)}, {str(n): float(n >= 80) for n in range(100)})
+    assert 2 / 2**80 < found.p < 1e-8
+
+
 def test_the_interval_is_the_normal_ones_for_many_samples() -> None:
     random = np.random.default_rng(0)
     left, right = random.random(3000), random.random(3000)

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from longspan.evaluation.report.summary import Spot, pareto
 from longspan.evaluation.report.terminal import percent, short, with_interval
 from longspan.evaluation.statistics import Estimate
+from longspan.terminal import printable
 
 # Sequential, by lightness alone and so for every kind of sight: the page's ground is the low end, in light and in dark.
 SEQUENTIAL = {
@@ -157,7 +158,7 @@ def heat_map(spots: Sequence[Spot], label: str) -> Markup:
     corner; lengths above the window have a hollow triangle."""
     lengths = sorted({spot.length for spot in spots})
     depths = sorted({spot.depth for spot in spots})
-    left, top = 40, 6
+    left, top = 44, 6
     wide = max((WIDTH - left - 6) / len(lengths), 27.0)
     tall = 24.0
     width = left + wide * len(lengths) + 6
@@ -238,21 +239,41 @@ def quality_against_cost(points: Sequence[Priced], unit: str, *, height: int = 2
             across(first.cost), down(first.score.value), steps, WIDTH - RIGHT
         )
     )
+    taken = [(across(p.cost) - 8, down(p.score.value) - 8, 16.0, 16.0) for p in points]
     for at, point in enumerate(points):
         x, y = across(point.cost), down(point.score.value)
         beaten = "" if at in front else " beaten"
-        told = f"{point.name}: {with_interval(point.score)}, {figure(point.cost)} {unit} an answer"
+        told = f"{printable(point.name)}: {with_interval(point.score)}, {figure(point.cost)} {unit} an answer"
         told += "" if at in front else "; another is as good and cheaper, or better for as much"
         parts.append(
-            Markup('<g class="mark c{}{}">{}{}<title>{}</title></g>').format(
+            Markup('<g class="mark c{}{}">{}{}{}<title>{}</title></g>').format(
                 point.number % COLOURS,
                 beaten,
                 _whisker(x, down(point.score.low), down(point.score.high)),
                 _shape(x, y, point.number, 5.5),
+                _named(point.name, x, y, taken, bottom),
                 told,
             )
         )
     return _svg(WIDTH, height, f"score against {unit} an answer", parts)
+
+
+def _named(name: str, x: float, y: float, taken: list[tuple[float, float, float, float]], bottom: float) -> Markup:
+    """The name beside its point, below or above it; none where all of these places are `taken` (the legend has it)."""
+    name = printable(name)
+    wide, tall = 6.2 * len(name), 13.0
+    for left, top in ((x + 10, y - 6), (x - 10 - wide, y - 6), (x - wide / 2, y + 9), (x - wide / 2, y - 22)):
+        free = all(left + wide < a or a + w < left or top + tall < b or b + h < top for a, b, w, h in taken)
+        if free and left >= LEFT and left + wide <= WIDTH and top >= 0 and top + tall <= bottom:
+            taken.append((left, top, wide, tall))
+            return (
+                _text(left, top + 10, name, "start", "named")
+                if left > x
+                else _text(left + wide, top + 10, name, "end", "named")
+                if left + wide < x
+                else _text(x, top + 10, name, kind="named")
+            )
+    return Markup("")
 
 
 def interval(value: float, low: float, high: float, *, least: float, most: float, number: int, note: str) -> Markup:

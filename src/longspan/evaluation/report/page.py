@@ -93,7 +93,13 @@ def render(rows: Sequence[Row], title: str) -> str:
         unit=unit,
         multiples=[(task, _lines(summary, task, 210)) for task in summary.tasks],
         maps=[
-            (task, [(spec, charts.heat_map(spots, f"{task}, {spec}: score by length and depth")) for spec, spots in of])
+            (
+                task,
+                [
+                    (spec, charts.heat_map(spots, printable(f"{task}, {spec}: score by length and depth")))
+                    for spec, spots in of
+                ],
+            )
             for task, of in _by_task(maps[:MAPS])
         ],
         maps_left_out=max(len(maps) - MAPS, 0),
@@ -118,11 +124,16 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("percent", "short", "seconds", "rate", "tokens", "size", "money", "points", "probability"):
-        environment.filters[name] = getattr(terminal, name)
-    environment.filters.update(printable=printable, count=lambda n: f"{n:,}".replace(",", "\u202f"))
+    for way in ("percent", "short", "seconds", "rate", "tokens", "size", "money", "points", "probability"):
+        environment.filters[way] = getattr(terminal, way)
+    environment.filters.update(printable=printable, name=name, count=lambda n: f"{n:,}".replace(",", "\u202f"))
     environment.globals.update(charts=charts, with_interval=terminal.with_interval)
     return environment.get_template("page.html.j2")
+
+
+def name(spec: str) -> Markup:
+    """A spec, which may be broken at its joints."""
+    return Markup("<wbr>").join(re.split(r"(?<=.)(?=\+)|(?<=[@/])", printable(spec)))
 
 
 def _totals(summary: Summary) -> list[Cell]:
@@ -152,14 +163,14 @@ def _lines(summary: Summary, task: str | None, height: int) -> Markup:
             cell = summary.cells.get((spec, task, length))
             if cell is None or cell.score is None:
                 continue
-            note = f"{spec}: {terminal.with_interval(cell.score)} at {terminal.short(length)} tokens, "
+            note = f"{printable(spec)}: {terminal.with_interval(cell.score)} at {terminal.short(length)} tokens, "
             note += f"{cell.score.n} sample{'s' * (cell.score.n != 1)}"
             note += f", {cell.failed} of {cell.rows} failed" if cell.failed else ""
             note += ", above the window" if cell.above_window else ""
             points.append(charts.Point(length, cell.score, cell.above_window, note))
         if points:
             series.append(charts.Series(spec, number, points))
-    return charts.lines(series, f"{task or 'all tasks'}: score against length in tokens", height=height)
+    return charts.lines(series, f"{printable(task or 'all tasks')}: score against length in tokens", height=height)
 
 
 def _against_cost(summary: Summary, costs: dict[str, float], unit: str) -> Markup:
@@ -305,8 +316,11 @@ if (form) {
       one.hidden = !fits;
       shown += fits;
     }
-    for (const group of document.querySelectorAll(".cases"))
+    const chosen = spec.value || task.value || kind.value;
+    for (const group of document.querySelectorAll(".cases")) {
       group.hidden = !group.querySelector(".case:not([hidden])");
+      if (chosen) group.open = !group.hidden;
+    }
     told.textContent = shown === 1 ? "1 answer" : shown + " answers";
   };
   form.hidden = false;

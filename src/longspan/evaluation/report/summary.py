@@ -13,6 +13,7 @@ from longspan.errors import LongspanError
 from longspan.evaluation.rows import Row
 from longspan.evaluation.statistics import Difference, Estimate, holm, mean_interval, mean_of, paired_bootstrap
 
+ALL_PAIRS = 8  # specs of which every pair is compared; of more, each with the first
 MOST_VALUES = 24  # a dimension of more values is no dimension: a name, a number
 
 
@@ -228,7 +229,8 @@ def _spots(rows: Sequence[Row]) -> list[Spot]:
 def _contrasts(specs: Sequence[str], tasks: Sequence[str], by_task: dict[tuple[str, str], list[Row]]) -> list[Contrast]:
     scores = {key: _by_sample(rows) for key, rows in by_task.items()}
     found: list[tuple[str, str, str | None, Difference]] = []
-    for b, a in combinations(specs, 2):  # what comes later is told by what came before it
+    pairs = combinations(specs, 2) if len(specs) <= ALL_PAIRS else ((specs[0], spec) for spec in specs[1:])
+    for b, a in pairs:  # what comes later is told by what came before it
         left: dict[str, float] = {}
         right: dict[str, float] = {}
         weights: dict[str, float] = {}
@@ -296,6 +298,8 @@ def _notes(
         }
         if len(set(lengths.values())) > 1:
             notes.append(f"The specs were run at different lengths of {task}: compare them length by length.")
+    if len(specs) > ALL_PAIRS:
+        notes.append(f"There are {len(specs)} specs: differences are told to the first of them, {specs[0]}, alone.")
     if left_out:
         notes.append(f"Not grouped by {', '.join(left_out)}: more than {MOST_VALUES} values.")
     return notes
