@@ -114,7 +114,8 @@ def lines(series: Sequence[Series], label: str, *, width: int = WIDTH, height: i
                 begin, TOP, width - RIGHT - begin, bottom - TOP
             )
         )
-        parts.append(_text(width - RIGHT - 4, TOP + 12, "above the window", "end", "faint"))
+        words = ["above the window"] if width - RIGHT - begin > 100 else ["above", "window"]
+        parts += [_text(width - RIGHT - 3, TOP + 12 * n, word, "end", "faint") for n, word in enumerate(words, 1)]
     parts += _scores(down, width)
     last = -math.inf
     for length in lengths:
@@ -229,19 +230,18 @@ def quality_against_cost(points: Sequence[Priced], unit: str, *, height: int = 2
             last = x
             parts.append(_text(x, bottom + 16, f"{tick:,.10g}".replace(",", "\u202f")))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, height - 3, f"{unit} an answer", kind="faint"))
+    places = [(across(point.cost), down(point.score.value)) for point in points]
     front = pareto([(point.cost, point.score.value) for point in points])
-    steps = "".join(
-        f"H{across(points[after].cost):.1f}V{down(points[after].score.value):.1f}" for _, after in pairwise(front)
-    )
-    first = points[front[0]]
-    parts.append(
-        Markup('<path class="front" d="M{:.1f} {:.1f}{}H{}"/>').format(
-            across(first.cost), down(first.score.value), steps, WIDTH - RIGHT
-        )
-    )
-    taken = [(across(p.cost) - 8, down(p.score.value) - 8, 16.0, 16.0) for p in points]
+    corners = [places[front[0]]]
+    for at in front[1:]:
+        corners += [(places[at][0], corners[-1][1]), places[at]]
+    corners.append((WIDTH - RIGHT, corners[-1][1]))
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
+    parts.append(Markup('<path class="front" d="M{}"/>').format(path))
+    taken = [(x - 6, y - 6, 12.0, 12.0) for x, y in places]
+    taken += [(a[0], min(a[1], b[1]) - 1, b[0] - a[0], abs(a[1] - b[1]) + 2) for a, b in pairwise(corners)]
     for at, point in enumerate(points):
-        x, y = across(point.cost), down(point.score.value)
+        x, y = places[at]
         beaten = "" if at in front else " beaten"
         told = f"{printable(point.name)}: {with_interval(point.score)}, {figure(point.cost)} {unit} an answer"
         told += "" if at in front else "; another is as good and cheaper, or better for as much"
@@ -259,20 +259,15 @@ def quality_against_cost(points: Sequence[Priced], unit: str, *, height: int = 2
 
 
 def _named(name: str, x: float, y: float, taken: list[tuple[float, float, float, float]], bottom: float) -> Markup:
-    """The name beside its point, below or above it; none where all of these places are `taken` (the legend has it)."""
+    """The name above or below its point, to either side; none where all four places are `taken` (the legend has it)."""
     name = printable(name)
     wide, tall = 6.2 * len(name), 13.0
-    for left, top in ((x + 10, y - 6), (x - 10 - wide, y - 6), (x - wide / 2, y + 9), (x - wide / 2, y - 22)):
-        free = all(left + wide < a or a + w < left or top + tall < b or b + h < top for a, b, w, h in taken)
-        if free and left >= LEFT and left + wide <= WIDTH and top >= 0 and top + tall <= bottom:
-            taken.append((left, top, wide, tall))
-            return (
-                _text(left, top + 10, name, "start", "named")
-                if left > x
-                else _text(left + wide, top + 10, name, "end", "named")
-                if left + wide < x
-                else _text(x, top + 10, name, kind="named")
-            )
+    for anchor, left in (("start", x + 7), ("end", x - 7 - wide)):
+        for top in (y - 19, y + 6):
+            free = all(left + wide < a or a + w < left or top + tall < b or b + h < top for a, b, w, h in taken)
+            if free and left >= LEFT and left + wide <= WIDTH and top >= 0 and top + tall <= bottom:
+                taken.append((left, top, wide, tall))
+                return _text(left if anchor == "start" else left + wide, top + 10, name, anchor, "named")
     return Markup("")
 
 

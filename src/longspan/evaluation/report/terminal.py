@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -39,16 +39,33 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
         console.print(Text(printable(f"note: {note}"), style="dim"))
 
 
-def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for at, column in enumerate(columns):
-        table.add_column(Text(printable(column)), justify="left" if at < left else "right", no_wrap=at >= left)
+def _table(title: str, *columns: str, left: int = 1, widest: int = 0) -> Table:
+    """The first column, whose longest text has `widest` characters, is folded where the terminal is narrow."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
+    table.add_column(Text(printable(columns[0])), overflow="fold", vertical="bottom", min_width=min(widest, 10))
+    for at, column in enumerate(columns[1:], 1):
+        table.add_column(
+            Text(printable(column)), justify="left" if at < left else "right", no_wrap=True, vertical="bottom"
+        )
     return table
+
+
+def _widest(names: Iterable[str]) -> int:
+    return max(map(len, names), default=0)
 
 
 def _by_task(summary: Summary) -> Table:
     """A line for each spec and task; with several tasks, one for their mean."""
-    table = _table("score, of 100 (95 % interval)", "spec", "task", "score", "samples", "failed", left=2)
+    table = _table(
+        "score, of 100 (95 % interval)",
+        "spec",
+        "task",
+        "score",
+        "samples",
+        "failed",
+        left=2,
+        widest=_widest(summary.specs),
+    )
     for spec in summary.specs:
         tasks: list[str | None] = [task for task in summary.tasks if (spec, task, None) in summary.cells]
         for task in tasks + ([None] if len(tasks) > 1 else []):
@@ -68,12 +85,20 @@ def _by_length(summary: Summary, task: str) -> Table:
     """One task: a line for each spec, a column for each length."""
     above = {cell.length for cell in summary.cells.values() if cell.above_window}
     columns = [short(length) + (ABOVE if length in above else "") for length in summary.lengths]
-    table = _table(f"{task}: score, of 100 (95 % interval)", "spec", "all", *columns, "samples", "failed")
+    table = _table(
+        f"{task}: score, of 100 (95 % interval)",
+        "spec",
+        "all",
+        *columns,
+        "samples",
+        "failed",
+        widest=_widest(summary.specs),
+    )
     for spec in summary.specs:
         whole = summary.cells[spec, task, None]
         table.add_row(
             Text(printable(spec)),
-            _score(whole),
+            _score(whole, "\n"),
             *(_score(summary.cells.get((spec, task, length)), "\n") for length in summary.lengths),
             _count(whole.score.n if whole.score else 0),
             _failed(whole),
@@ -82,38 +107,29 @@ def _by_length(summary: Summary, task: str) -> Table:
 
 
 def _resources(summary: Summary) -> Table:
-    table = _table(
-        "what it took",
-        "spec",
-        "s/answer",
-        "read t/s",
-        "write t/s",
-        "read",
-        "cached",
-        "written",
-        "memory",
-        "cache",
-        "cost",
-    )
-    for spec in summary.specs:
-        cell = summary.cells[spec, None, None]
-        table.add_row(
-            Text(printable(spec)),
-            seconds(cell.seconds),
-            rate(cell.prefill_rate),
-            rate(cell.decode_rate),
-            tokens(cell.input_tokens),
-            tokens(cell.cached_tokens),
-            tokens(cell.output_tokens),
-            size(cell.peak_bytes),
-            size(cell.cache_bytes),
-            money(cell.cost),
-        )
+    """Columns of which nothing is known are left out."""
+    cells = [summary.cells[spec, None, None] for spec in summary.specs]
+    columns = [
+        ("s/\nanswer", [seconds(cell.seconds) for cell in cells]),
+        ("read\n/s", [rate(cell.prefill_rate) for cell in cells]),
+        ("write\n/s", [rate(cell.decode_rate) for cell in cells]),
+        ("tokens\nread", [tokens(cell.input_tokens) for cell in cells]),
+        ("from\ncache", [tokens(cell.cached_tokens) if cell.cached_tokens else "–" for cell in cells]),
+        ("tokens\nwritten", [tokens(cell.output_tokens) for cell in cells]),
+        ("peak\nmemory", [size(cell.peak_bytes) for cell in cells]),
+        ("cache", [size(cell.cache_bytes) for cell in cells]),
+        ("cost", [money(cell.cost) for cell in cells]),
+    ]
+    shown = [(name, values) for name, values in columns if any(value != "–" for value in values)]
+    table = _table("what it took", "spec", *(name for name, _ in shown), widest=_widest(summary.specs))
+    for at, spec in enumerate(summary.specs):
+        table.add_row(Text(printable(spec)), *(values[at] for _, values in shown))
     return table
 
 
 def _differences(contrasts: Sequence[Contrast]) -> Table:
-    table = _table("difference on the same samples, in points", "", "difference", "95 % interval", "p", "samples")
+    names = "difference on the same samples, in points", "", "difference", "95 % interval", "p", "samples"
+    table = _table(*names, widest=10)
     for one in contrasts:
         found = one.difference
         table.add_row(
