@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,11 @@ PSEUDO = 2.0  # observations of the widest spread that `mean_interval` adds to t
 FEW = 250  # distinct differences that are drawn from as they are
 
 Array = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +50,18 @@ class Difference:
     n: int
 
 
-def wilson(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson(successes: float, trials: float, confidence: float = CONFIDENCE) -> Interval:
     """Wilson's score interval of a share. `successes` may be fractional (a sum of scores from 0 to 1): the interval is
     then wider than need be, since such scores spread less than right and wrong do. No trials say nothing: (0, 1)."""
     if trials <= 0:
-        return 0.0, 1.0
+        return Interval(0.0, 1.0)
     share = min(max(successes / trials, 0.0), 1.0)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle = share + z * z / (2 * trials)
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     whole = 1 + z * z / trials
     # The bounds are 0 and 1 where all are wrong or right; rounding must not push them off the share.
-    return min(max((middle - half) / whole, 0.0), share), max(min((middle + half) / whole, 1.0), share)
+    return Interval(min(max((middle - half) / whole, 0.0), share), max(min((middle + half) / whole, 1.0), share))
 
 
 def mean_interval(scores: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
