@@ -1,99 +1,97 @@
-"""Rows as Parquet, aggregates as JSON."""
+"""The report on disk: every row in Parquet, every figure in JSON."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longspan import __version__
 from longspan.errors import LongspanError
-from longspan.evaluation.report.summary import by_dimension, pairs, summarise
+from longspan.evaluation.report.summary import figures, summarise
 from longspan.evaluation.rows import Row
 
-SCHEMA = pa.schema(
-    [
-        ("spec", pa.string()),
-        ("task", pa.string()),
-        ("sample", pa.string()),
-        ("epoch", pa.int32()),
-        ("length", pa.int64()),
-        ("tokens", pa.int64()),
-        ("score", pa.float64()),
-        ("failed", pa.bool_()),
-        ("error", pa.string()),
-        ("depth", pa.float64()),
-        ("above_window", pa.bool_()),
-        ("target", pa.list_(pa.string())),
-        ("question", pa.string()),
-        ("answer", pa.string()),
-        ("needles", pa.list_(pa.string())),
-        ("excerpt", pa.string()),
-        ("dimensions", pa.string()),  # JSON: every task has its own
-        ("seconds", pa.float64()),
-        ("prefill_seconds", pa.float64()),
-        ("decode_seconds", pa.float64()),
-        ("calls", pa.int32()),
-        ("input_tokens", pa.int64()),
-        ("cached_tokens", pa.int64()),
-        ("output_tokens", pa.int64()),
-        ("cache_bytes", pa.int64()),
-        ("peak_bytes", pa.int64()),
-        ("cost", pa.float64()),
-        ("log", pa.string()),
-    ]
-)
+SAMPLES, FIGURES = "samples.parquet", "report.json"
+TYPES: dict[Any, Any] = {
+    str: pa.string(),
+    int: pa.int64(),
+    int | None: pa.int64(),
+    float: pa.float64(),
+    float | None: pa.float64(),
+    bool: pa.bool_(),
+    list[str]: pa.list_(pa.string()),
+    dict[str, Any]: pa.string(),  # of JSON: each task has dimensions of its own
+}
+SCHEMA = pa.schema([(name, TYPES[kind]) for name, kind in get_type_hints(Row).items()])
 
 
 def save(rows: Sequence[Row], folder: Path) -> None:
-    """Write samples.parquet and report.json; each appears whole or not at all."""
-    records = [{**asdict(row), "dimensions": json.dumps(row.dimensions)} for row in rows]
-    for record in records:
-        for name in ("question", "answer", "excerpt", "error"):  # models may write half a surrogate pair
-            record[name] = record[name].encode("utf-8", "replace").decode("utf-8")
-    columns = {field.name: [record[field.name] for record in records] for field in SCHEMA}
-    facts = {
-        "cells": [_plain(asdict(cell)) for cell in summarise(rows)],
-        "differences": [
-            _plain({**asdict(pair), "difference": _plain(asdict(pair.difference))}) for pair in pairs(rows)
-        ],
-        "dimensions": [_plain(item) for item in by_dimension(rows)],
-    }
+    """Write `samples.parquet` (a column for each field of Row, `dimensions` as JSON) and `report.json` (aggregates and
+    paired differences). Each appears whole or not at all."""
+    facts = {"longspan": __version__, "rows": len(rows), "confidence": 0.95, **figures(summarise(rows))}
+    columns = [pa.array([_stored(getattr(row, name)) for row in rows], kind) for name, kind in _fields()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / ".samples.parquet.part"
-        pq.write_table(pa.table(columns, schema=SCHEMA), part, compression="zstd")
-        part.replace(folder / "samples.parquet")
-        part = folder / ".report.json.part"
-        part.write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
-        part.replace(folder / "report.json")
+        part = folder / f".{SAMPLES}.part"
+        pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), part, compression="zstd")
+        part.replace(folder / SAMPLES)
+        part = folder / f".{FIGURES}.part"
+        text = json.dumps(_finite(facts), indent=1, ensure_ascii=False, allow_nan=False)
+        part.write_text(_encodable(text) + "\n", encoding="utf-8")
+        part.replace(folder / FIGURES)
     except OSError as error:
         raise LongspanError(f"Cannot write the report to {folder}: {error.strerror or error}.") from error
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: what was not measured is null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
-
-
 def load(folder: Path) -> list[Row]:
-    """The rows that `save` wrote."""
-    path = folder / "samples.parquet"
+    """The rows that `save` wrote; fields that an older longspan did not know have their defaults."""
+    path = folder / SAMPLES
+    if not path.is_file():
+        raise LongspanError(f"{folder} holds no report: there is no {SAMPLES} in it. Give the folder of an evaluation.")
     try:
         records = pq.read_table(path).to_pylist()
-        names = {field.name for field in fields(Row)}
-        return [
-            Row(**{**{name: record[name] for name in names}, "dimensions": json.loads(record["dimensions"])})
-            for record in records
-        ]
-    except FileNotFoundError:
-        raise LongspanError(f"{folder} holds no report: it has no samples.parquet.") from None
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise LongspanError(f"{path} is not the rows of an evaluation: {error}.") from error
+        known = {field.name for field in dataclasses.fields(Row)}
+        rows = []
+        for record in records:
+            values = {name: value for name, value in record.items() if name in known}
+            values["dimensions"] = json.loads(values.get("dimensions") or "{}")
+            rows.append(Row(**values))
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        raise LongspanError(f"{path} does not hold the rows of an evaluation: {error}.") from error
+    return rows
+
+
+def _fields() -> list[tuple[str, Any]]:
+    return [(field.name, field.type) for field in SCHEMA]
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, str):
+        return _encodable(value)
+    if isinstance(value, list):
+        return [_encodable(str(item)) for item in value]
+    if isinstance(value, dict):
+        return _encodable(json.dumps(value, ensure_ascii=False, default=str))
+    return value
+
+
+def _encodable(text: str) -> str:
+    """Models may write half of a surrogate pair, which no file can hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is not known is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value

@@ -1,93 +1,187 @@
-"""The report as a table in the terminal."""
+"""The report as tables in the terminal, and how its figures are written."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from longspan.evaluation.report.summary import Cell, cell, pairs, summarise
+from longspan.evaluation.report.summary import Cell, Contrast, Summary, summarise
 from longspan.evaluation.rows import Row
+from longspan.evaluation.statistics import Estimate
 from longspan.terminal import printable
+
+ABOVE = "△"  # stands by lengths above the window
 
 
 def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
-    """Scores by length, what they cost, and paired differences between specs."""
+    """Scores in hundredths with 95 % intervals: by task (or by length, where there is one task), then what each spec
+    took, and the differences between specs."""
     console = console or Console()
-    cells = summarise(rows)
-    lengths = sorted({each.length for each in cells if each.length is not None})
-    scores = Table(box=None, pad_edge=False, title="score (95 % interval)", title_justify="left")
-    for name in ("spec", "task", "all"):
-        scores.add_column(name, no_wrap=name != "spec")
-    for length in lengths:
-        scores.add_column(short(length), justify="right")
-    scores.add_column("failed", justify="right")
-    for whole in (each for each in cells if each.length is None):
-        at = {each.length: each for each in cells if (each.spec, each.task) == (whole.spec, whole.task)}
-        scores.add_row(
-            Text(printable(whole.spec)),
-            Text(printable(whole.task)),
-            f"{percent(whole.mean)} [dim]{percent(whole.low)}–{percent(whole.high)}[/dim]",
-            *(_at(at.get(length)) for length in lengths),
-            f"{whole.failed} of {whole.n}" if whole.failed else "",
-        )
-    console.print(scores)
-    if any(each.above_window for each in cells):
-        console.print("[dim]* longer than the model's window[/dim]")
+    summary = summarise(rows)
+    if len(summary.tasks) == 1 and len(summary.lengths) > 1:
+        console.print(_by_length(summary, summary.tasks[0]))
+    else:
+        console.print(_by_task(summary))
+    if any(cell.above_window for cell in summary.cells.values()):
+        console.print(f"{ABOVE} longer than the model's window", style="dim", highlight=False)
     console.print()
-    console.print(_costs(rows))
-    for pair in (pair for pair in pairs(rows) if pair.task is None):
-        found = pair.difference
-        console.print(
-            Text(
-                printable(
-                    f"{pair.second} against {pair.first}: {100 * found.mean:+.1f} points "
-                    f"({100 * found.low:+.1f} to {100 * found.high:+.1f}, p {found.p:.3f}, {found.n} samples)"
-                )
-            )
-        )
+    console.print(_resources(summary))
+    overall = [one for one in summary.contrasts if one.task is None]
+    if overall:
+        console.print()
+        console.print(_differences(overall))
+    for note in summary.notes:
+        console.print(Text(printable(f"note: {note}"), style="dim"))
 
 
-def _costs(rows: Sequence[Row]) -> Table:
-    """What each spec took, over all tasks."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("spec", min_width=16, overflow="fold")
-    for name in ("s/sample", "read/s", "written/s", "tokens read", "written", "calls", "memory", "cache", "cost"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for spec in dict.fromkeys(row.spec for row in rows):
-        total = cell(spec, "", None, [row for row in rows if row.spec == spec])
-        table.add_row(
-            Text(printable(spec)),
-            f"{total.seconds / total.n:.2f}",
-            speed(total.prefill_speed),
-            speed(total.decode_speed),
-            f"{total.input_tokens}",
-            f"{total.output_tokens}",
-            f"{total.calls}",
-            size(total.peak_bytes),
-            size(total.cache_bytes),
-            f"{total.cost:.4f}" if total.cost is not None else "",
+def _table(title: str, *columns: str, left: int = 1, widest: int = 0) -> Table:
+    """The first column, whose longest text has `widest` characters, is folded where the terminal is narrow."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
+    table.add_column(Text(printable(columns[0])), overflow="fold", vertical="bottom", min_width=min(widest, 10))
+    for at, column in enumerate(columns[1:], 1):
+        table.add_column(
+            Text(printable(column)), justify="left" if at < left else "right", no_wrap=True, vertical="bottom"
         )
     return table
 
 
-def _at(each: Cell | None) -> str:
-    return "" if each is None else percent(each.mean) + ("*" if each.above_window else "")
+def _widest(names: Iterable[str]) -> int:
+    return max(map(len, names), default=0)
 
 
-def percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{100 * share:.0f}"
+def _by_task(summary: Summary) -> Table:
+    """A line for each spec and task; with several tasks, one for their mean."""
+    table = _table(
+        "score, of 100 (95 % interval)",
+        "spec",
+        "task",
+        "score",
+        "samples",
+        "failed",
+        left=2,
+        widest=_widest(summary.specs),
+    )
+    for spec in summary.specs:
+        tasks: list[str | None] = [task for task in summary.tasks if (spec, task, None) in summary.cells]
+        for task in tasks + ([None] if len(tasks) > 1 else []):
+            cell = summary.cells[spec, task, None]
+            table.add_row(
+                Text(printable(spec) if task is tasks[0] else ""),
+                Text(printable(task)) if task is not None else Text("mean of tasks", style="italic"),
+                _score(cell),
+                _count(cell.score.n if cell.score else 0),
+                _failed(cell),
+                end_section=task is None or len(tasks) == 1,
+            )
+    return table
 
 
-def speed(tokens: float | None) -> str:
-    return "" if tokens is None else f"{tokens:.0f}" if tokens >= 100 else f"{tokens:.1f}"
+def _by_length(summary: Summary, task: str) -> Table:
+    """One task: a line for each spec, a column for each length."""
+    above = {cell.length for cell in summary.cells.values() if cell.above_window}
+    columns = [short(length) + (ABOVE if length in above else "") for length in summary.lengths]
+    table = _table(
+        f"{task}: score, of 100 (95 % interval)",
+        "spec",
+        "all",
+        *columns,
+        "samples",
+        "failed",
+        widest=_widest(summary.specs),
+    )
+    for spec in summary.specs:
+        whole = summary.cells[spec, task, None]
+        table.add_row(
+            Text(printable(spec)),
+            _score(whole, "\n"),
+            *(_score(summary.cells.get((spec, task, length)), "\n") for length in summary.lengths),
+            _count(whole.score.n if whole.score else 0),
+            _failed(whole),
+        )
+    return table
 
 
-def size(count: int | None) -> str:
-    return "" if not count else f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+def _resources(summary: Summary) -> Table:
+    """Columns of which nothing is known are left out."""
+    cells = [summary.cells[spec, None, None] for spec in summary.specs]
+    columns = [
+        ("s/\nanswer", [seconds(cell.seconds) for cell in cells]),
+        ("read\n/s", [rate(cell.prefill_rate) for cell in cells]),
+        ("write\n/s", [rate(cell.decode_rate) for cell in cells]),
+        ("tokens\nread", [tokens(cell.input_tokens) for cell in cells]),
+        ("from\ncache", [tokens(cell.cached_tokens) if cell.cached_tokens else "–" for cell in cells]),
+        ("tokens\nwritten", [tokens(cell.output_tokens) for cell in cells]),
+        ("peak\nmemory", [size(cell.peak_bytes) for cell in cells]),
+        ("cache", [size(cell.cache_bytes) for cell in cells]),
+        ("cost", [money(cell.cost) for cell in cells]),
+    ]
+    shown = [(name, values) for name, values in columns if any(value != "–" for value in values)]
+    table = _table("what it took", "spec", *(name for name, _ in shown), widest=_widest(summary.specs))
+    for at, spec in enumerate(summary.specs):
+        table.add_row(Text(printable(spec)), *(values[at] for _, values in shown))
+    return table
+
+
+def _differences(contrasts: Sequence[Contrast]) -> Table:
+    names = "difference on the same samples, in points", "", "difference", "95 % interval", "p", "samples"
+    table = _table(*names, widest=10)
+    for one in contrasts:
+        found = one.difference
+        table.add_row(
+            Text(printable(f"{one.a} against {one.b}")),
+            points(found.value),
+            f"{points(found.low)} to {points(found.high)}",
+            probability(found.p),
+            _count(found.n),
+        )
+    return table
+
+
+def _score(cell: Cell | None, between: str = " ") -> Text:
+    if cell is None:
+        return Text("")
+    if cell.score is None:
+        return Text("no answer", style="red")
+    text = Text(percent(cell.score.value), style="bold")
+    return text.append(f"{between}{percent(cell.score.low)}–{percent(cell.score.high)}", style="not bold dim")
+
+
+def _failed(cell: Cell) -> Text:
+    return Text(f"{cell.failed} of {cell.rows}", style="red") if cell.failed else Text("0", style="dim")
+
+
+def _count(value: int) -> str:
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def percent(share: float | None) -> str:
+    """A score in hundredths; only 1 is 100 and only 0 is 0."""
+    if share is None or math.isnan(share):
+        return "–"
+    text = f"{100 * share:.0f}"
+    return "<1" if text == "0" and share > 0 else ">99" if text == "100" and share < 1 else text
+
+
+def with_interval(score: Estimate) -> str:
+    """71 (64–78)."""
+    return f"{percent(score.value)} ({percent(score.low)}–{percent(score.high)})"
+
+
+def points(difference: float) -> str:
+    """A difference of scores in hundredths, with its sign."""
+    if math.isnan(difference):
+        return "–"
+    text = f"{100 * difference:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
+def probability(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
 def short(length: int) -> str:
@@ -96,3 +190,35 @@ def short(length: int) -> str:
         if length >= unit and length % unit == 0:
             return f"{length // unit}{name}"
     return str(length)
+
+
+def tokens(count: int) -> str:
+    """A number of tokens to three digits: 950, 12.3k, 4.56M."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            share = count / unit
+            return f"{share:.{2 if share < 10 else 1 if share < 100 else 0}f}{name}"
+    return str(count)
+
+
+def seconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def rate(value: float | None) -> str:
+    """Tokens per second."""
+    return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f") if value >= 100 else f"{value:.1f}"
+
+
+def size(count: int | None) -> str:
+    if not count:
+        return "–"
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            share = count / unit
+            return f"{share:.{1 if share < 10 else 0}f} {name}"
+    return f"{count} B"
+
+
+def money(cost: float | None) -> str:
+    return "–" if cost is None else f"{cost:.2f}" if cost >= 1 else f"{cost:.4f}" if cost else "0"
