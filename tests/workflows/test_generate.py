@@ -57,6 +57,20 @@ def test_a_number_that_no_passage_has_is_dropped(manual: str, settings: Settings
     ]
 
 
+def test_every_number_has_its_citation_and_none_comes_twice(settings: Settings) -> None:
+    text = "\n\n".join(f"{n}. Part\n\n" + f"Unit {n} weighs {n}{n} grams and is painted. " * 60 for n in range(1, 6))
+
+    def reply(prompt: str) -> str:
+        return f"Yes [{_number(prompt, 'Unit 4')}]. Unit 2 weighs 22 grams [{_number(prompt, 'Unit 2')}]."
+
+    answer = asked("Is it so?", text, Scripted(reply), settings)
+    assert ["Unit 4" in answer.citations[0].quote, "Unit 2" in answer.citations[1].quote] == [True, True]
+    bare = "The warranty lasts 24 months.\n\nThe warranty lasts: 24 months."
+    answer = asked("How long?", "The pump is red.\nThe warranty lasts 24 months.\n", Scripted(bare), settings)
+    [citation] = answer.citations
+    assert "24 months" in citation.quote
+
+
 def test_the_model_may_refuse_and_nothing_of_it_is_streamed(manual: str, settings: Settings) -> None:
     streamed: list[str] = []
     settings.on_text = streamed.append

@@ -88,9 +88,12 @@ async def generate(
 
 
 def _citations(text: str, order: list[int], chosen: Sequence[Passage], corpus: Corpus) -> tuple[list[Citation], int]:
-    """Quotes for the cited passages, in the order of their numbers in the text, and how many claims none supports."""
+    """Quotes for the cited passages, in the order of their numbers in the text, then those of claims that cite nothing;
+    and how many claims none supports.
+    """
     claims = [claim for claim in re.split(r"(?<=[.!?\]])\s+(?=[^\[\s])|\n+", text) if claim.strip()]
     best: dict[int, Citation] = {}
+    further: list[Citation] = []
     unsupported = 0
     for claim in claims:
         numbers = [int(mark) - 1 for mark in _MARK.findall(claim)]
@@ -99,7 +102,7 @@ def _citations(text: str, order: list[int], chosen: Sequence[Passage], corpus: C
         for number in numbers or range(len(order) or 0):
             passage = chosen[order[number]]
             found = support(plain, corpus, [passage])
-            if found is None:
+            if found is None or not found[1]:
                 continue
             unit, share = found
             supported = supported or share >= SUPPORTED
@@ -109,10 +112,19 @@ def _citations(text: str, order: list[int], chosen: Sequence[Passage], corpus: C
             found = support(plain, corpus, chosen)
             if found and found[1] >= SUPPORTED:
                 unit, share = found
-                best.setdefault(len(order) + len(best), Citation.of(unit.document, unit.start, unit.end, share))
+                further.append(Citation.of(unit.document, unit.start, unit.end, share))
             elif found:
                 unsupported += 1
-    return [best[number] for number in sorted(best)], unsupported
+    for number, passage in enumerate(chosen[index] for index in order):
+        if number not in best:  # cited by a claim without content words, such as "Yes [1]."
+            best[number] = Citation.of(corpus.document(passage.document), passage.start, passage.end, 0.0)
+    cited = [best[number] for number in sorted(best)]
+    spans = {(citation.document, citation.start, citation.end) for citation in cited}
+    for citation in further:
+        if (span := (citation.document, citation.start, citation.end)) not in spans:
+            spans.add(span)
+            cited.append(citation)
+    return cited, unsupported
 
 
 def _cite(corpus: Corpus, passage: Passage, question: str, score: float) -> Citation:
