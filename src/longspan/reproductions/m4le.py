@@ -144,9 +144,9 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
     ),
     criterion=(
         "Differences are means over the contexts of all seeds with 95 % t intervals. Does not hold if explicit "
-        f"single-span at the shortest length is surely below {FLOOR} (the floor: the model is not competent), or if one "
-        "of the three differences (length, span, hint) is surely below 0. Holds if all three are surely above 0, and "
-        "explicit single-span is above guessing. Else inconclusive."
+        f"single-span at the shortest length is surely below {FLOOR} (the floor: the model is not competent), or if "
+        "one of the three differences (length, span, hint) is surely below 0. Holds if all three are surely above 0, "
+        "and explicit single-span is above guessing. Else inconclusive."
     ),
     judge=judge,
     plot=plot,
