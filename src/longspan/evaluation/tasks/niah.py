@@ -29,8 +29,8 @@ ONE = "What is the access code of the {places}?"
 MANY = "What are the access codes of the {places}?"
 OTHERWISE = 'Answer in one line. If the text does not tell, answer "none".'
 NONE = "none"
-ANSWER_TOKENS = 24  # for one code; each further one gets CODE_TOKENS
-CODE_TOKENS = 12
+ANSWER_TOKENS = 40  # a sentence with one code; each further code gets CODE_TOKENS
+CODE_TOKENS = 24
 
 
 @register("task", "niah")
