@@ -56,7 +56,7 @@ def evaluation() -> str:
         "| task | " + " | ".join(f"{length // 1024}K" for length in lengths) + " | all |",
         "|---|" + "---|" * (len(lengths) + 1),
     ]
-    tasks = list(dict.fromkeys(cell["task"] for cell in cells))
+    tasks = list(dict.fromkeys(cell["task"] for cell in cells if cell["task"]))
     by = {(cell["task"], cell["length"]): cell for cell in cells}
     ruler = [task for task in tasks if task.startswith("ruler")]
     for task in [task for task in tasks if task not in ruler]:
@@ -66,7 +66,8 @@ def evaluation() -> str:
             continue
         whole = by[task, None]
         row = [f"{100 * by[task, length]['mean']:.0f}" for length in lengths]
-        row.append(f"{100 * whole['mean']:.0f} ({100 * whole['low']:.0f}–{100 * whole['high']:.0f})")
+        low, high = whole["interval"]
+        row.append(f"{100 * whole['mean']:.0f} ({100 * low:.0f}–{100 * high:.0f})")
         lines.append(f"| {task} | " + " | ".join(row) + " |")
     if ruler:
         means = [sum(by[task, length]["mean"] for task in ruler) / len(ruler) for length in lengths]
