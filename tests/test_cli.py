@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -191,6 +192,27 @@ def test_an_interrupt_is_one_line_and_130(longspan: Run, manual: str) -> None:
     ran = longspan("ask", manual, "How long is the warranty?", llm=Interrupted())
     assert ran.code == 130
     assert ran.err.splitlines()[-1].startswith("longspan: Interrupted")
+
+
+def test_an_interrupt_does_not_wait_for_threads(manual: str, tmp_path: Path) -> None:
+    """Loading and indexing run in threads that nothing can stop; they write whole files or none."""
+    code = (
+        "import threading, time, longspan.cli as cli, longspan.corpus as corpus\n"
+        "def busy(*_, **__):\n"
+        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "    print('busy', flush=True)\n"
+        "    time.sleep(60)\n"
+        "corpus.Corpus.open = busy\n"
+        "cli.main()\n"
+    )
+    arguments = [sys.executable, "-c", code, "ask", str(tmp_path / manual), "How long is the warranty?"]
+    arguments += ["--model", "openai:any", "--base-url", "http://127.0.0.1:9/v1"]
+    run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None and run.stdout.readline() == "busy\n"
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=30)
+    assert (run.returncode, out) == (130, "")
+    assert err == "longspan: Interrupted; what was finished is kept.\n"
 
 
 def test_a_surprise_is_one_line_too(longspan: Run, manual: str) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -567,6 +568,7 @@ def systems_command(
 
 
 INTERRUPTED = 128 + signal.SIGINT
+GRACE = 2.0  # seconds that an interrupted run has to end by itself
 
 
 def main() -> NoReturn:
@@ -575,15 +577,36 @@ def main() -> NoReturn:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    told = threading.Event()
+
+    def tell() -> None:
+        if not told.is_set():
+            told.set()
+            _say("Interrupted; what was finished is kept.")
+
+    def leave(*_: object) -> None:
+        tell()
+        os._exit(INTERRUPTED)
+
+    def interrupted(*_: object) -> None:
+        # Threads inside other libraries (loading, indexing) cannot be interrupted, and the interpreter would wait for
+        # them; on disk everything appears whole or not at all, so they may be left. A second Ctrl-C leaves at once.
+        signal.signal(signal.SIGINT, leave)
+        timer = threading.Timer(GRACE, leave)
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupted)
     try:
         code = app(standalone_mode=False) or 0  # typer turns a Ctrl-C into the code 130
         if code == INTERRUPTED:
-            _say("Interrupted; what was finished is kept.")
+            tell()
     except LongspanError as error:
         _say(str(error))
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _say("Interrupted; what was finished is kept.")
+        tell()
         code = INTERRUPTED
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("click", "typer"):
@@ -603,6 +626,7 @@ def main() -> NoReturn:
                 f"Unexpected {type(error).__name__}: {error}. Set LONGSPAN_DEBUG=1 to see where, and please report it."
             )
             code = 70
+    signal.signal(signal.SIGINT, before)
     sys.stdout.flush()
     gc.freeze()  # else the interpreter walks through the whole model once more: 0.6 s
     sys.exit(code)

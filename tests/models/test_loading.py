@@ -136,9 +136,11 @@ def test_the_copy_is_made_once_and_again_when_damaged(
     load(str(file))
     assert weights.stat().st_mtime_ns == before
     for victim in ("model.safetensors", "config.json", "tokenizer.json"):
+        (folder.parent / f".{folder.name}.killed").mkdir()
         (folder / victim).write_bytes((folder / victim).read_bytes()[:100])
         again = load(str(file)).model.state_dict()
         assert all(torch.equal(again[name], first[name]) for name in first)
+        assert [path for path in folder.parent.iterdir() if path.is_dir()] == [folder]
 
 
 def test_two_processes_convert_at_once(own_cache: Path, tmp_path: Path) -> None:

@@ -156,7 +156,8 @@ def load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
         with FileLock(f"{folder}.lock"):
             if found := converted(folder, dtype):
                 return found
-            shutil.rmtree(folder, ignore_errors=True)
+            for left in (folder, *folder.parent.glob(f".{folder.name}.*")):  # damaged, or of a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
             from longspan.models import gguf
 
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:

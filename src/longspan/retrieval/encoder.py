@@ -165,6 +165,8 @@ def _embedded() -> tuple[Any, Any]:
         with FileLock(f"{folder}.lock"):
             if found := _unpacked(folder):
                 return found
+            for left in folder.parent.glob(".encoder-*"):  # of a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".encoder-") as temporary:
                 with zipfile.ZipFile(archive) as file:
                     for name in FILES:

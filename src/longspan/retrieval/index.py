@@ -13,6 +13,7 @@ question embeds only what BM25 proposes, and the vectors are kept. `longspan ind
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -211,6 +212,7 @@ class Index:
                 elif table.count_rows():
                     _index_words(table)
                 self._note(tokens=sum(_column(table, "tokens")), versions=[documents.version, table.version])
+                _give_back()
             if self._known["versions"] != [documents.version, table.version]:
                 raise ValueError("a table lacks its last version")  # its older ones do not belong together
             self._note(whole=True, documents=len(wanted), passages=table.count_rows())
@@ -380,6 +382,12 @@ class Index:
     def _small(self) -> bool:
         """Whether the corpus can be embedded while a question waits."""
         return bool(self._known["tokens"] <= EAGER_TOKENS)
+
+
+def _give_back() -> None:
+    """Return what indexing has freed to the system (glibc keeps it): 100 MB, with the model's weights to come."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _column(table: Any, name: str) -> list[Any]:
