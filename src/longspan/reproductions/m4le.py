@@ -8,7 +8,8 @@ so that only what the ability is about is left: one text or three (span), named 
 So small a model seldom keeps to the form of an answer. Its answers are therefore held to a JSON list of as many names
 as are wanted, each one of those in the context (for *global*, one of the classes offered): what is measured is which it
 chooses. Scores are the share of right names, corrected for guessing: (share - chance) / (1 - chance), where chance is
-the number wanted over the number there is to choose from. 0 is guessing, 1 is perfect.
+the number wanted over the number there is to choose from. 0 is guessing without saying a name twice, 1 is perfect; who
+says one name three times finds less than that, which is why nothing is concluded from models that only guess.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ FULL = (1024, 2048, 4096), 8  # lengths in tokens, contexts a seed
 QUICK = (1024, 1536), 1  # shows that it runs: so few contexts decide nothing
 ANSWER_TOKENS = 160  # three long names as JSON
 FLOOR = 0.25  # who is surely below this at the easiest, where 0 is guessing and 1 perfect, is not competent
+ENOUGH = 8  # contexts: what fewer show is not judged
 # What is claimed to be above 0, as means over contexts of paired differences.
 CLAIMS = {
     "length": "the shortest length minus the longest, over the five abilities",
@@ -84,6 +86,9 @@ def judge(seeds: Sequence[Figures]) -> Verdict:
     """The criterion, computed: see `reproduce` below."""
     found = {name: interval(seeds, name) for name in (*CLAIMS, ABLE)}
     said = ", ".join(f"{name} {mean:+.2f} ({low:+.2f} to {high:+.2f})" for name, (mean, low, high) in found.items())
+    contexts = int(sum(seed[f"of {ABLE}"] for seed in seeds))
+    if contexts < ENOUGH:
+        return Verdict("inconclusive", f"Too few contexts to judge by ({contexts}): {said}.")
     if found[ABLE][2] < FLOOR:
         return Verdict("does not hold at this scale", f"Scores are at the floor, nothing can fall from there: {said}.")
     against = [name for name in CLAIMS if found[name][2] < 0]
@@ -143,7 +148,8 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
         "explicit against semantic; and all against guessing, for which scores are corrected."
     ),
     criterion=(
-        "Differences are means over the contexts of all seeds with 95 % t intervals. Does not hold if explicit "
+        f"Differences are means over the contexts of all seeds (at least {ENOUGH}, else inconclusive) with 95 % t "
+        "intervals. Does not hold if explicit "
         f"single-span at the shortest length is surely below {FLOOR} (the floor: the model is not competent), or if "
         "one of the three differences (length, span, hint) is surely below 0. Holds if all three are surely above 0, "
         "and explicit single-span is above guessing. Else inconclusive."
