@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from longspan import __version__
-from longspan.errors import LongspanError, UsageError
+from longspan.errors import LongspanError, MissingExtra, UsageError
 from longspan.terminal import printable
 
 if TYPE_CHECKING:
@@ -390,7 +390,7 @@ def eval_command(
     ] = Path("longspan-eval"),
 ) -> None:
     """Measure what answers: tasks at several lengths, with quality, speed, memory and cost, and a report."""
-    with _extra("eval"):
+    with _extra("Measuring", "eval"):
         from longspan.evaluation.command import describe, evaluate
     if not tasks:
         describe()
@@ -433,7 +433,7 @@ def effective(
     """Find the largest length at which a model still answers well, to a stated confidence."""
     from dataclasses import asdict
 
-    with _extra("eval"):
+    with _extra("Measuring", "eval"):
         from longspan.evaluation import command
         from longspan.evaluation.effective import Probe
         from longspan.evaluation.lengths import parse_lengths
@@ -474,16 +474,14 @@ def effective(
 
 
 @contextmanager
-def _extra(name: str) -> Iterator[None]:
+def _extra(feature: str, name: str) -> Iterator[None]:
     """What an extra brings is imported here; where it is missing, the command that adds it is said."""
     try:
         yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "longspan":
             raise
-        raise LongspanError(
-            f"This needs {error.name}, which is not installed: pip install 'longspan[{name}]'."
-        ) from error
+        raise MissingExtra(feature, name) from error
 
 
 REPRODUCE_EPILOG = """

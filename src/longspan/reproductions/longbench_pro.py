@@ -36,12 +36,6 @@ KEPT = 0.85  # of the score at the shortest length: RULER's notion of an effecti
 WINDOW = "window"  # the control's key
 
 
-def bounds(count: tuple[float, float]) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson's)."""
-    interval = wilson(*count)
-    return interval.low, interval.high
-
-
 def pooled(seeds: Sequence[Figures]) -> dict[str, tuple[float, float]]:
     """Right answers and samples over all seeds, by length in tokens (as text) and for the control."""
     keys = [key.removeprefix("of ") for key in (seeds[0] if seeds else {}) if key.startswith("of ")]
@@ -57,7 +51,7 @@ def effective(counts: dict[str, tuple[float, float]]) -> int:
     threshold = KEPT * right / of
     reached = 0
     for length in lengths:
-        if bounds(counts[str(length)])[0] <= threshold:
+        if wilson(*counts[str(length)])[0] <= threshold:
             break
         reached = length
     return reached
@@ -66,9 +60,9 @@ def effective(counts: dict[str, tuple[float, float]]) -> int:
 def judge(seeds: Sequence[Figures]) -> Verdict:
     """The criterion, computed: see `reproduce` below."""
     counts = pooled(seeds)
-    at_shortest = bounds(counts[str(SHORTEST)])
-    at_claimed = bounds(counts[str(CLAIMED)])
-    control = bounds(counts[WINDOW])
+    at_shortest = wilson(*counts[str(SHORTEST)])
+    at_claimed = wilson(*counts[str(CLAIMED)])
+    control = wilson(*counts[WINDOW])
     said = (
         f"at {CLAIMED} tokens {_share(counts[str(CLAIMED)])} (95 % {at_claimed[0]:.2f} to {at_claimed[1]:.2f}), "
         f"at {SHORTEST} {_share(counts[str(SHORTEST)])} (from {at_shortest[0]:.2f}), "
@@ -91,7 +85,7 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
     axes = figure.subplots()
     lengths = sorted(int(key) for key in counts if key != WINDOW)
     shares = [counts[str(length)][0] / counts[str(length)][1] for length in lengths]
-    intervals = [bounds(counts[str(length)]) for length in lengths]
+    intervals = [wilson(*counts[str(length)]) for length in lengths]
     below = [share - low for share, (low, _) in zip(shares, intervals, strict=True)]
     above = [high - share for share, (_, high) in zip(shares, intervals, strict=True)]
     axes.errorbar(lengths, shares, yerr=[below, above], marker="o", capsize=3, label=f"{TASK}, 95 % interval")
