@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from longspan.surrogates import replace_surrogates
 from longspan.trace import Span, Usage
 
 SHOWN = 100  # characters of a step's input and output that a tree shows
@@ -13,7 +14,7 @@ SHOWN = 100  # characters of a step's input and output that a tree shows
 def printable(text: str) -> str:
     """The text without control characters (also those that reorder a line) and lone surrogates; \\n and \\t stay."""
     kept = "".join(" " if _controls(char) else char for char in text)
-    return kept.encode("utf-8", "replace").decode("utf-8")
+    return replace_surrogates(kept)
 
 
 def _controls(char: str) -> bool:

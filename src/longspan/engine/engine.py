@@ -23,7 +23,7 @@ from longspan.engine.sampler import Sampler
 from longspan.engine.sampling import Sampling
 from longspan.engine.text import TextStream
 from longspan.errors import LongspanError
-from longspan.models import LoadedModel
+from longspan.models.loading import LoadedModel
 
 CHUNK = 512  # tokens a prefill step
 PREFIX_CACHE_BYTES = 512 << 20

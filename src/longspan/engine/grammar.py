@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from longspan.errors import LongspanError
-from longspan.models import LoadedModel
+from longspan.models.loading import LoadedModel
 
 
 class Grammar:

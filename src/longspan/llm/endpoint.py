@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from longspan.errors import LongspanError, UsageError
 from longspan.llm.protocol import Completion, Message, Sampling
+from longspan.surrogates import replace_surrogates
 from longspan.trace import Usage, span
 
 CONCURRENT = 8  # calls under way at once
@@ -245,7 +246,7 @@ class EndpointLLM:
         """The request's body: only what was set, so that servers which reject unknown parameters are served too."""
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": [{**message, "content": _clean(message["content"])} for message in messages],
+            "messages": [{**message, "content": replace_surrogates(message["content"])} for message in messages],
             dialect.limit: max_tokens,
             "stream": True,
         }
@@ -468,8 +469,3 @@ def _message(error: Any) -> str:
     body = getattr(error, "body", None)
     message = body.get("message") or body.get("detail") if isinstance(body, Mapping) else body
     return message if isinstance(message, str) else str(error)
-
-
-def _clean(text: str) -> str:
-    """Text that can be sent: lone surrogates become "?"."""
-    return text.encode("utf-8", "replace").decode("utf-8")

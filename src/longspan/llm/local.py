@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from longspan.errors import LongspanError
 from longspan.llm.protocol import Completion, Message, Sampling
+from longspan.surrogates import replace_surrogates
 from longspan.trace import Usage, span
 
 if TYPE_CHECKING:
@@ -79,16 +80,14 @@ class LocalLLM:
         return self.count_batch([text])[0]
 
     def count_batch(self, texts: list[str]) -> list[int]:
-        from longspan.models.prompt import clean
-
-        encodings = self._counter.encode_batch_fast([clean(text) for text in texts], add_special_tokens=False)
+        encodings = self._counter.encode_batch_fast(
+            [replace_surrogates(text) for text in texts], add_special_tokens=False
+        )
         return [len(encoding.ids) for encoding in encodings]
 
     def token_starts(self, text: str) -> list[int]:
         """The character at which each token of a text begins."""
-        from longspan.models.prompt import clean
-
-        encoding = self._counter.encode(clean(text), add_special_tokens=False)
+        encoding = self._counter.encode(replace_surrogates(text), add_special_tokens=False)
         return [start for start, _ in encoding.offsets]
 
     @cached_property

@@ -15,8 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from longspan.errors import LongspanError
 from longspan.models.loading import LoadedModel
-
-_SURROGATES = re.compile("[\ud800-\udfff]")
+from longspan.surrogates import replace_surrogates
 
 
 def encode(text: str, loaded: LoadedModel) -> list[int]:
@@ -45,7 +44,7 @@ def template_pieces(
     contents: dict[str, str] = {}
     shown: list[dict[str, str]] = []
     for i, message in enumerate(messages):
-        text = clean(message["content"])
+        text = replace_surrogates(message["content"])
         core = text.strip()
         mark = f"[{nonce}-{i}]"
         contents[mark] = core
@@ -89,7 +88,7 @@ def encode_pieces(pieces: Sequence[tuple[str, bool]], tokenizer: PreTrainedToken
 
 def encode_plain(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of ordinary text; what spells an added token is cut after its first character until none is left."""
-    text = clean(text)
+    text = replace_surrogates(text)
     if not text:
         return []
     ids = list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
@@ -114,8 +113,3 @@ def leading_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What the tokenizer itself puts before a text: the beginning-of-sequence token, or nothing."""
     ids = tokenizer.encode("", add_special_tokens=True)
     return [tokenizer.bos_token_id] if ids and ids[0] == tokenizer.bos_token_id else []
-
-
-def clean(text: str) -> str:
-    """Lone surrogates cannot be encoded; they become U+FFFD."""
-    return _SURROGATES.sub("\ufffd", text)

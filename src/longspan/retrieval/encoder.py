@@ -101,10 +101,14 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     """Tokenizer and model of a folder."""
     import torch
     from tokenizers import Tokenizer
-    from transformers.models.bert.configuration_bert import BertConfig
-    from transformers.models.bert.modeling_bert import BertModel
 
-    from longspan.models.loading import default_dtype
+    from longspan.models import importing
+
+    with importing:
+        from transformers.models.bert.configuration_bert import BertConfig
+        from transformers.models.bert.modeling_bert import BertModel
+
+        from longspan.models.loading import default_dtype
 
     try:
         # Read here: transformers takes a folder that lacks the file for a name on the hub.

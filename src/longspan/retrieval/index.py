@@ -34,6 +34,7 @@ from longspan.corpus import Corpus, Document, Passage, passages
 from longspan.errors import LongspanError
 from longspan.paths import cache_home
 from longspan.retrieval.encoder import DIMENSIONS, Encoder, Vectors
+from longspan.surrogates import replace_surrogates
 
 CountTokens = Callable[[list[str]], list[int]]
 Progress = Callable[[str, int, int], None]
@@ -219,7 +220,7 @@ class Index:
 
     def _note(self, **facts: Any) -> None:
         """Keep in about.json what is known of the index."""
-        sources = [_clean(source) for source in self.corpus.sources]
+        sources = [replace_surrogates(source) for source in self.corpus.sources]
         self._known |= {"sources": sources, "used": time.time(), **facts}
         part = self.folder / "about.json.part"
         part.write_text(json.dumps(self._known), encoding="utf-8")
@@ -251,7 +252,7 @@ class Index:
                 characters += len(row["text"])
                 if characters >= FLUSH_CHARACTERS:
                     flush()
-            finished.append({"document": key, "name": _clean(document.name), "passages": count})
+            finished.append({"document": key, "name": replace_surrogates(document.name), "passages": count})
         flush()
         self._tell("reading", len(keys), len(keys))
 
@@ -293,7 +294,7 @@ class Index:
     def by_words(self, query: str, k: int) -> list[dict[str, Any]]:
         """BM25's first `k` passages as table rows, any of the query's words sufficing."""
         table = self._table("passages")
-        clean = _clean(query).strip()
+        clean = replace_surrogates(query).strip()
         if not clean or not table.count_rows():
             return []
         from lancedb.query import MatchQuery
@@ -413,9 +414,9 @@ def _row(document: Document, passage: Passage) -> dict[str, Any]:
         "line_end": passage.line_end,
         "tokens": passage.tokens,
         "page": passage.page,
-        "heading": _clean(passage.heading),
+        "heading": replace_surrogates(passage.heading),
         # A passage is found also by the headings it stands under.
-        "text": _clean(f"{passage.heading}\n{text}" if passage.heading else text),
+        "text": replace_surrogates(f"{passage.heading}\n{text}" if passage.heading else text),
     }
 
 
@@ -430,11 +431,6 @@ def _passage(row: dict[str, Any]) -> Passage:
         row["heading"],
         row["page"],
     )
-
-
-def _clean(text: str) -> str:
-    """Text that Arrow can store: lone surrogates become "?"."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _among(column: str, values: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from longspan import __version__
 from longspan.errors import LongspanError
 from longspan.evaluation.report.summary import figures, summarise
 from longspan.evaluation.rows import Row
+from longspan.surrogates import replace_surrogates
 
 SAMPLES, FIGURES = "samples.parquet", "report.json"
 TYPES: dict[Any, Any] = {
@@ -43,7 +44,7 @@ def save(rows: Sequence[Row], folder: Path) -> None:
         part.replace(folder / SAMPLES)
         part = folder / f".{FIGURES}.part"
         text = json.dumps(_finite(facts), indent=1, ensure_ascii=False, allow_nan=False)
-        part.write_text(_encodable(text) + "\n", encoding="utf-8")
+        part.write_text(replace_surrogates(text) + "\n", encoding="utf-8")
         part.replace(folder / FIGURES)
     except OSError as error:
         raise LongspanError(f"Cannot write the report to {folder}: {error.strerror or error}.") from error
@@ -73,17 +74,12 @@ def _fields() -> list[tuple[str, Any]]:
 
 def _stored(value: Any) -> Any:
     if isinstance(value, str):
-        return _encodable(value)
+        return replace_surrogates(value)
     if isinstance(value, list):
-        return [_encodable(str(item)) for item in value]
+        return [replace_surrogates(str(item)) for item in value]
     if isinstance(value, dict):
-        return _encodable(json.dumps(value, ensure_ascii=False, default=str))
+        return replace_surrogates(json.dumps(value, ensure_ascii=False, default=str))
     return value
-
-
-def _encodable(text: str) -> str:
-    """Models may write half of a surrogate pair, which no file can hold."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _finite(value: Any) -> Any:
