@@ -86,8 +86,8 @@ def test_added_tokens_that_are_not_special_are_text_as_well(smollm2: LoadedModel
 
 
 def test_lone_surrogates_are_replaced(smollm2: LoadedModel) -> None:
-    assert smollm2.tokenizer.decode(encode("a\ud800b\udfff", smollm2)) == "a\ufffdb\ufffd"
-    assert "a\ufffdb" in smollm2.tokenizer.decode(render(user("a\ud800b"), smollm2))
+    assert smollm2.tokenizer.decode(encode("a\ud800b\udfff", smollm2)) == "a?b?"
+    assert "a?b" in smollm2.tokenizer.decode(render(user("a\ud800b"), smollm2))
 
 
 def with_template(smollm2: LoadedModel, template: str | None) -> LoadedModel:

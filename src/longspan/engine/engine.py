@@ -28,7 +28,7 @@ from longspan.models.loading import LoadedModel
 CHUNK = 512  # tokens a prefill step
 PREFIX_CACHE_BYTES = 512 << 20
 DECODE_ROWS = 8  # requests decoded together
-SCORE_TOKENS = 4096  # padded tokens a scoring batch
+SCORE_TOKENS = 1024  # padded tokens a scoring batch: larger ones pad more and leave the caches
 
 OnText = Callable[[int, str], None]
 
