@@ -2,7 +2,8 @@
 
     python benchmarks/ask.py [--out docs/results/ask-speed.json] [--quick]
 
-Every line is a process of its own with a cache of its own, as a user would start it. The texts: Python's help topics
+Every line is a process as a user would start it (of the next questions, both: a session that goes on, as
+`longspan ask -i` keeps one, and a new process each), on a cache of its own. The texts: Python's help topics
 (470 KB, 170 000 tokens) and a folder of 20 MB, modules of the Python that runs this. The baseline is what one writes
 in an afternoon: transformers' `generate` over the four chunks (of a fixed 256 tokens) that are nearest to the question
 by the same encoder (batched as longspan does it), without an index. It gets the same model in bf16 and question.
@@ -36,9 +37,11 @@ TARGETS = {
     "help": "< 0.5 s",
     "first answer, nothing indexed": "< 60 s",
     "next question": "< 10 s, first word < 4 s",
+    "next question, by a new process": "< 10 s",
     "index 20 MB": "< 60 s",
     "first answer of 20 MB": "",
     "next question of 20 MB": "< 10 s, first word < 4 s",
+    "next question of 20 MB, by a new process": "< 10 s",
 }
 COMMAND = [sys.executable, "-m", "longspan"]
 
@@ -112,14 +115,47 @@ def baseline(text: str, questions: list[str]) -> list[dict[str, float]]:
     return rows
 
 
+def session(source: str, questions: list[str]) -> list[dict[str, float]]:
+    """The same questions one after the other in one process, as with `longspan ask -i`."""
+    import longspan
+    from longspan.llm import open_llm
+
+    llm = open_llm("smollm2")
+    corpus = longspan.Corpus.open([source])
+    rows = []
+    for question in questions:
+        begin = time.perf_counter()
+        said: list[float] = []
+        longspan.ask(corpus, question, model=llm, on_text=lambda _, said=said: said.append(time.perf_counter()))
+        rows.append({"seconds": time.perf_counter() - begin, "first_word": said[0] - begin})
+    rows[0]["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return rows
+
+
+def child(option: str, source: Path, cache: Path) -> list[dict]:
+    """`baseline` or `session` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, option, str(source)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LONGSPAN_CACHE": str(cache)},
+    )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="without the folder of 20 MB")
     parser.add_argument("--baseline", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--session", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.baseline:
         print(json.dumps(baseline(arguments.baseline.read_text(encoding="utf-8"), [QUESTION, *NEXT])))
+        return
+    if arguments.session:
+        print(json.dumps(session(str(arguments.session), [QUESTION, *NEXT])))
         return
 
     rows: list[dict] = []
@@ -131,6 +167,17 @@ def main() -> None:
         rows.append(row)
         shown = "" if first is None else f"first word {first:6.2f} s"
         print(f"{name:42} {seconds:8.2f} s  {shown:22} {megabytes:6.0f} MB  {row['target']:26} {note}", flush=True)
+
+    def following(name: str, ask: list[str], source: Path) -> None:
+        """The next questions about a text that is indexed: in the session that goes on, and each by a new process."""
+        open_session = child("--session", source, cache)
+        new = [timed([*ask, question], cache) for question in NEXT]
+        for title, runs, megabytes in (
+            (name, open_session[1:], open_session[0]["megabytes"]),
+            (f"{name}, by a new process", new, max(r["megabytes"] for r in new)),
+        ):
+            seconds, first = (median(run[field] for run in runs) for field in ("seconds", "first_word"))
+            add(title, seconds, first, megabytes, f"median of {len(NEXT)}")
 
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
@@ -148,22 +195,8 @@ def main() -> None:
         shutil.rmtree(cache / "indexes")
         run = timed([*ask, QUESTION], cache)
         add("first answer, nothing indexed", run["seconds"], run["first_word"], run["megabytes"])
-        runs = [timed([*ask, question], cache) for question in NEXT]
-        add(
-            "next question",
-            median(r["seconds"] for r in runs),
-            median(r["first_word"] for r in runs),
-            max(r["megabytes"] for r in runs),
-            f"median of {len(NEXT)}, each a new process",
-        )
-        done = subprocess.run(
-            [sys.executable, __file__, "--baseline", str(text)],
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "LONGSPAN_CACHE": str(cache)},
-        )
-        plain = json.loads(done.stdout.strip().splitlines()[-1])
+        following("next question", ask, text)
+        plain = child("--baseline", text, cache)
         add("baseline: first answer", plain[0]["seconds"], None, plain[0]["megabytes"], "embeds everything")
         add(
             "baseline: next question",
@@ -180,14 +213,7 @@ def main() -> None:
             ask = [*COMMAND, "ask", "--quiet", str(folder)]
             run = timed([*ask, LIBRARY_QUESTION], cache)
             add("first answer of 20 MB", run["seconds"], run["first_word"], run["megabytes"], "indexed by full text")
-            runs = [timed([*ask, question], cache) for question in NEXT]
-            add(
-                "next question of 20 MB",
-                median(r["seconds"] for r in runs),
-                median(r["first_word"] for r in runs),
-                max(r["megabytes"] for r in runs),
-                f"median of {len(NEXT)}, each a new process",
-            )
+            following("next question of 20 MB", ask, folder)
     if arguments.out:
         facts = {
             "python": platform.python_version(),
