@@ -269,6 +269,11 @@ def test_pdf_with_pages() -> None:
     assert read("a.pdf.gz", gzip.compress(pdf(["Text."]))).text.strip() == "Text."
 
 
+def test_pdf_with_lines_far_apart_keeps_its_sentences() -> None:
+    far = "The pump is to be) Tj 0 -60 Td (replaced  by  an engineer.) Tj 0 -60 Td (Then start it."
+    assert read("a.pdf", pdf([far])).text.strip() == ("The pump is to be\nreplaced by an engineer.\n\nThen start it.")
+
+
 def test_pdf_that_cannot_be_read() -> None:
     encrypted = refusal("a.pdf", pdf(["Text."], ENCRYPTED))
     assert encrypted == "a.pdf cannot be read as PDF: it is encrypted; save a copy without a password."

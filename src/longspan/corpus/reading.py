@@ -31,7 +31,7 @@ from longspan.corpus.document import Document
 from longspan.errors import LongspanError, MissingExtra
 from longspan.paths import cache_home
 
-VERSION = 3  # of the conversions: another number makes them anew, and with them the indexes
+VERSION = 4  # of the conversions: another number makes them anew, and with them the indexes
 SAMPLE = 1 << 18  # bytes looked at to tell text from binary and to guess an encoding
 GLANCE = 1 << 16  # characters of a page in which its first words are looked for
 MAX_BYTES = 2_000_000_000  # of one document, unpacked
@@ -451,10 +451,15 @@ def _pdf(data: bytes) -> tuple[str, list[int]]:
     for page in extract_pages(io.BytesIO(data), laparams=LAParams(all_texts=True)):
         starts.append(length)
         text = "\n\n".join(block for block in blocks(page) if block.strip()) + "\n\n"
+        text = _JUSTIFIED.sub(" ", _WRAPPED.sub("\n", text))
         pieces.append(text)
         length += len(text)
     return "".join(pieces), starts
 
+
+_JUSTIFIED = re.compile(r"(?<=\S) {2,}(?=\S)")  # a blank and the gap that stretches it
+# Where lines lie far apart each is taken for a paragraph, but none ends within a sentence and goes on in small letters.
+_WRAPPED = re.compile(r"(?<=[\w,;–-])[ \t]*\n\s*\n(?=[a-zß-öø-ÿα-ωа-я])")
 
 _PARTS = {".docx": "word/", ".pptx": "ppt/", ".xlsx": "xl/", ".epub": "META-INF/container.xml"}
 
