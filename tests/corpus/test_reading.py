@@ -320,6 +320,14 @@ EPUB = archive(
 )
 
 
+def test_an_archive_that_unpacks_to_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longspan.corpus.reading.MARKUP_BYTES", 2_000_000)
+    said = refusal("a.docx", archive({"word/document.xml": "A" * 2_000_001}))
+    assert said == (
+        "a.docx cannot be read as DOCX: it unpacks to more than 2 MB; give its text, or the part that matters."
+    )
+
+
 def test_docx_and_epub() -> None:
     word = read("a.docx", DOCX)
     assert (word.text.strip(), word.kind) == ("Text of Word.", "markdown")
