@@ -515,8 +515,8 @@ def _bytes(folder: Path) -> int:
 def _matching(key: str) -> Stored:
     found = [item for item in stored() if key and item.key.startswith(key)]
     if len(found) != 1:
-        what = "No index" if not found else f"{len(found)} indexes"
-        raise LongspanError(f"{what} in the cache match {key!r}: `longspan index list` shows their keys.")
+        what = f"{len(found)} indexes in the cache match" if found else "No index in the cache matches"
+        raise LongspanError(f"{what} {key!r}: `longspan index list` shows their keys.")
     return found[0]
 
 
