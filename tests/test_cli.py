@@ -215,6 +215,18 @@ def test_an_interrupt_does_not_wait_for_threads(manual: str, tmp_path: Path) -> 
     assert err == "longspan: Interrupted; what was finished is kept.\n"
 
 
+def test_an_error_does_not_wait_for_the_model(tmp_path: Path) -> None:
+    code = (
+        "import time, longspan.cli as cli, longspan.llm.local as local\n"
+        "local.LocalLLM._load = lambda self: time.sleep(60)\n"
+        "cli.main()\n"
+    )
+    arguments = [sys.executable, "-c", code, "ask", str(tmp_path / "absent.txt"), "How long is the warranty?"]
+    run = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("longspan: There is no file or folder") and run.stderr.count("\n") == 1
+
+
 def test_a_surprise_is_one_line_too(longspan: Run, manual: str) -> None:
     class Broken(ScriptedScorer):
         async def loglikelihood(self, pairs):  # type: ignore[no-untyped-def]

@@ -353,3 +353,13 @@ def test_unicode_names() -> None:
     opened = Corpus.open(["."])
     assert len(opened) == 2 and opened.key
     assert texts(opened) == ["A", "A"]
+
+
+def test_what_was_released_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Alpha.")
+    corpus = Corpus.open([tmp_path / "a.txt"])
+    [before] = corpus.documents()
+    corpus.release()
+    [after] = corpus.documents()
+    assert after is not before
+    assert (after.id, after.text) == (before.id, before.text)

@@ -269,6 +269,11 @@ def test_pdf_with_pages() -> None:
     assert read("a.pdf.gz", gzip.compress(pdf(["Text."]))).text.strip() == "Text."
 
 
+def test_pdf_with_lines_far_apart_keeps_its_sentences() -> None:
+    far = "The pump is to be) Tj 0 -60 Td (replaced  by  an engineer.) Tj 0 -60 Td (Then start it."
+    assert read("a.pdf", pdf([far])).text.strip() == ("The pump is to be\nreplaced by an engineer.\n\nThen start it.")
+
+
 def test_pdf_that_cannot_be_read() -> None:
     encrypted = refusal("a.pdf", pdf(["Text."], ENCRYPTED))
     assert encrypted == "a.pdf cannot be read as PDF: it is encrypted; save a copy without a password."
@@ -313,6 +318,14 @@ EPUB = archive(
         "c.xhtml": '<html xmlns="http://www.w3.org/1999/xhtml"><body><h1>One</h1><p>Text of a book.</p></body></html>',
     }
 )
+
+
+def test_an_archive_that_unpacks_to_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longspan.corpus.reading.MARKUP_BYTES", 2_000_000)
+    said = refusal("a.docx", archive({"word/document.xml": "A" * 2_000_001}))
+    assert said == (
+        "a.docx cannot be read as DOCX: it unpacks to more than 2 MB; give its text, or the part that matters."
+    )
 
 
 def test_docx_and_epub() -> None:

@@ -47,7 +47,8 @@ def said(server: Server, **options: Any) -> Completion:
 
 
 def chatted(llm: EndpointLLM, content: str = "Why?", **options: Any) -> Completion:
-    return asyncio.run(llm.chat([{"role": "user", "content": content}], max_tokens=20, **options))
+    options = {"max_tokens": 20, **options}
+    return asyncio.run(llm.chat([{"role": "user", "content": content}], **options))
 
 
 def test_a_streamed_answer_with_its_counts_and_its_cost(server: Server) -> None:
@@ -72,6 +73,8 @@ def test_a_server_that_does_not_count_is_estimated(server: Server) -> None:
     assert usage.prompt_tokens == EndpointLLM("x").count_tokens("Why?")
     assert usage.completion_tokens > 0
     assert usage.cost is None
+    server.answer(chunks("One " * 400, reason="length"))
+    assert said(server, max_tokens=64).usage.completion_tokens == 64  # no estimate is above what was allowed
 
 
 def test_length_is_told_from_stop(server: Server) -> None:

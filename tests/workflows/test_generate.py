@@ -71,6 +71,28 @@ def test_every_number_has_its_citation_and_none_comes_twice(settings: Settings) 
     assert "24 months" in citation.quote
 
 
+def test_numbers_in_one_pair_of_brackets(settings: Settings) -> None:
+    text = "\n\n".join(f"{n}. Part\n\n" + f"Unit {n} weighs {n}{n} grams and is painted. " * 60 for n in range(1, 6))
+
+    def reply(prompt: str) -> str:
+        four, two = _number(prompt, "Unit 4"), _number(prompt, "Unit 2")
+        return f"Unit 4 weighs 44 grams and Unit 2 weighs 22 grams [{four}, {two}, {four}, 99]. A list is [x, y]."
+
+    streamed: list[str] = []
+    settings.on_text = streamed.append
+    answer = asked("What do they weigh?", text, Scripted(reply), settings)
+    assert answer.text == "Unit 4 weighs 44 grams and Unit 2 weighs 22 grams [1][2]. A list is [x, y]."
+    assert "".join(streamed) == answer.text
+    assert [("44" in c.quote, "22" in c.quote) for c in answer.citations] == [(True, False), (False, True)]
+
+
+def test_a_place_has_one_number(settings: Settings) -> None:
+    text = "The pump is red.\nThe warranty lasts 24 months.\n"
+    answer = asked("Is it so?", text, Scripted("Yes [1]. \n\nThe pump is red, without a number."), settings)
+    [citation] = answer.citations
+    assert citation.quote == text.strip()
+
+
 def test_the_model_may_refuse_and_nothing_of_it_is_streamed(manual: str, settings: Settings) -> None:
     streamed: list[str] = []
     settings.on_text = streamed.append

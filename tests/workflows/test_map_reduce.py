@@ -45,6 +45,18 @@ def test_a_count_is_counted_by_the_program(settings: Settings) -> None:
     assert answer.text.startswith("10:\n- Mayor3 [1]")
 
 
+def test_items_of_one_sentence_share_its_number(settings: Settings) -> None:
+    llm = Scripted("- Ada Quill\n- Bo Rask\n- Cy Thorn", window=1500)
+    answer = asked(
+        "List all members.", llm, settings, "The members are Ada Quill and Bo Rask.\n\nCy Thorn is one, too."
+    )
+    assert answer.text.splitlines() == ["- Ada Quill [1]", "- Bo Rask [1]", "- Cy Thorn [2]"]
+    assert [citation.quote for citation in answer.citations] == [
+        "The members are Ada Quill and Bo Rask.",
+        "Cy Thorn is one, too.",
+    ]
+
+
 def test_items_that_the_text_does_not_have_are_left_out(settings: Settings) -> None:
     llm = Scripted(lambda prompt: mayors(prompt) + "\n- Napoleon Bonaparte", window=1500)
     answer = asked("List all mayors.", llm, settings)

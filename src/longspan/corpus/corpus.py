@@ -203,6 +203,11 @@ class Corpus:
         for entry in self.entries:
             yield self.document(entry.id)
 
+    def release(self) -> None:
+        """Let go of the texts in memory; those of files are read again when they are asked for."""
+        self._kept.clear()
+        self._kept_characters = 0
+
     def _keep(self, document: Document) -> None:
         if document.id in self._kept:
             return

@@ -31,10 +31,13 @@ from longspan.corpus.document import Document
 from longspan.errors import LongspanError, MissingExtra
 from longspan.paths import cache_home
 
-VERSION = 3  # of the conversions: another number makes them anew, and with them the indexes
+VERSION = 4  # of the conversions: another number makes them anew, and with them the indexes
 SAMPLE = 1 << 18  # bytes looked at to tell text from binary and to guess an encoding
 GLANCE = 1 << 16  # characters of a page in which its first words are looked for
 MAX_BYTES = 2_000_000_000  # of one document, unpacked
+MARKUP_BYTES = (
+    200_000_000  # of an Office document's or e-book's parts, unpacked: a converter takes twenty times as much
+)
 
 CONVERTED = frozenset(".pdf .docx .epub .pptx .xlsx".split())
 HTML = frozenset(".html .htm .xhtml".split())
@@ -61,6 +64,10 @@ _MARKS = (  # the four bytes of UTF-32 before the two of UTF-16 that they begin 
 )
 _PACKED = re.compile(rb"\x1f\x8b\x08|BZh[1-9](?:1AY&SY|\x17rE8P\x90)|\xfd7zXZ\0")
 _NOT_CONTROL = bytes(byte for byte in range(256) if not (byte < 8 or 13 < byte < 27 or 27 < byte < 32))
+
+
+class _TooLarge(Exception):
+    """An archive whose parts would take more memory than there may be."""
 
 
 class Unreadable(LongspanError):
@@ -424,6 +431,8 @@ def _names(error: BaseException | None) -> set[str]:
 
 def _reason(error: BaseException, data: bytes) -> str:
     """One clause on why a converter failed, and what to do."""
+    if isinstance(error, _TooLarge):
+        return f"it unpacks to more than {MARKUP_BYTES // 1_000_000} MB; give its text, or the part that matters"
     encrypted = {"PDFPasswordIncorrect", "PDFEncryptionError"} & _names(error) or "encrypt" in str(error).lower()
     if encrypted or data.startswith(b"\xd0\xcf\x11\xe0"):  # Office's container of encrypted (and of old) files
         return "it is encrypted; save a copy without a password"
@@ -451,11 +460,17 @@ def _pdf(data: bytes) -> tuple[str, list[int]]:
     for page in extract_pages(io.BytesIO(data), laparams=LAParams(all_texts=True)):
         starts.append(length)
         text = "\n\n".join(block for block in blocks(page) if block.strip()) + "\n\n"
+        text = _JUSTIFIED.sub(" ", _WRAPPED.sub("\n", text))
         pieces.append(text)
         length += len(text)
     return "".join(pieces), starts
 
 
+_JUSTIFIED = re.compile(r"(?<=\S) {2,}(?=\S)")  # a blank and the gap that stretches it
+# Where lines lie far apart each is taken for a paragraph, but none ends within a sentence and goes on in small letters.
+_WRAPPED = re.compile(r"(?<=[\w,;–-])[ \t]*\n\s*\n(?=[a-zß-öø-ÿα-ωа-я])")
+
+_MARKUP = (".xml", ".rels", ".xhtml", ".html", ".htm")
 _PARTS = {".docx": "word/", ".pptx": "ppt/", ".xlsx": "xl/", ".epub": "META-INF/container.xml"}
 
 
@@ -464,6 +479,8 @@ def _office(suffix: str, data: bytes) -> str:
     from markitdown import StreamInfo, converters
 
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if sum(part.file_size for part in archive.infolist() if part.filename.endswith(_MARKUP)) > MARKUP_BYTES:
+            raise _TooLarge
         if not any(name.startswith(_PARTS[suffix]) for name in archive.namelist()):
             raise zipfile.BadZipFile(f"there is no {_PARTS[suffix].rstrip('/')} in it")
     converter = getattr(converters, f"{suffix[1:].capitalize()}Converter")()

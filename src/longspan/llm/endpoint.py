@@ -211,7 +211,7 @@ class EndpointLLM:
                     dialect = self._dialect
                     request = self._request(dialect, messages, max_tokens, sampling, stop, schema)
                     try:
-                        return await self._stream(client, request, messages, schema, on_text, begin, said)
+                        return await self._stream(client, request, messages, max_tokens, schema, on_text, begin, said)
                     except openai.APIError as error:  # also of 500: some servers answer so to what they do not know
                         if said or not self._adapt(dialect, error):
                             raise
@@ -279,6 +279,7 @@ class EndpointLLM:
         client: Any,
         request: dict[str, Any],
         messages: Sequence[Message],
+        max_tokens: int,
         schema: dict[str, Any] | None,
         on_text: Callable[[str], None] | None,
         begin: float,
@@ -319,9 +320,11 @@ class EndpointLLM:
             raise StreamCut(f"{self._where()} stopped in the middle of its answer: ask again.", text)
         if schema is not None and reason != "length":
             text = self._checked(text, schema)
-        return Completion(text, self._usage(counted, messages, text, begin), "length" if reason == "length" else "stop")
+        return Completion(
+            text, self._usage(counted, messages, text, begin, max_tokens), "length" if reason == "length" else "stop"
+        )
 
-    def _usage(self, counted: Any, messages: Sequence[Message], text: str, begin: float) -> Usage:
+    def _usage(self, counted: Any, messages: Sequence[Message], text: str, begin: float, max_tokens: int) -> Usage:
         usage = Usage(1, seconds=time.perf_counter() - begin)
         if isinstance(getattr(counted, "prompt_tokens", None), int):
             usage.prompt_tokens = counted.prompt_tokens
@@ -330,7 +333,7 @@ class EndpointLLM:
             usage.cached_tokens = getattr(details, "cached_tokens", None) or 0
         else:  # the server did not count: estimates
             usage.prompt_tokens = sum(self.count_tokens(message["content"]) for message in messages)
-            usage.completion_tokens = self.count_tokens(text)
+            usage.completion_tokens = min(self.count_tokens(text), max_tokens)
         if self.prices is not None:
             usage.cost = self.prices.of(usage)
         return usage

@@ -73,7 +73,7 @@ def load(name: str, *, dtype: torch.dtype | str | None = None, device: torch.dev
         model, tokenizer = load_gguf(path, chosen)
     elif path.is_dir():
         if not (path / "config.json").is_file():
-            raise LongspanError(f"The folder {name} has no config.json, so it holds no transformers model.")
+            raise LongspanError(f"The folder {name} has no config.json: name one that save_pretrained wrote.")
         model, tokenizer = load_folder(path, chosen)
     elif is_hub_id(name):
         model, tokenizer = load_hub(name, chosen)

@@ -47,6 +47,7 @@ RRF_K = 60  # Cormack et al. 2009, the constant of reciprocal rank fusion
 EAGER_TOKENS = 400_000
 EMBEDDED_TOGETHER = 256  # passages after which their vectors are stored
 FLUSH_CHARACTERS = 8_000_000  # passages are written in batches of about this much text
+RELEASED_BYTES = 50_000_000  # a larger text does not stay in memory while its words are indexed, which takes as much
 COMPACTED_EVERY = 32  # times that vectors are added: each makes a file of its own, and many files are slow to search
 
 
@@ -206,6 +207,9 @@ class Index:
                 for stored in tables:
                     _delete(stored, set(_column(stored, "document")) - (have & wanted))
                 self._add([entry.id for entry in self.corpus.entries if entry.id not in have], documents, table)
+                if self.corpus.size > RELEASED_BYTES:
+                    self.corpus.release()
+                    _give_back()
                 self._tell("indexing words", 0, 0)
                 if table.list_indices():
                     for stored in tables:
@@ -515,8 +519,8 @@ def _bytes(folder: Path) -> int:
 def _matching(key: str) -> Stored:
     found = [item for item in stored() if key and item.key.startswith(key)]
     if len(found) != 1:
-        what = "No index" if not found else f"{len(found)} indexes"
-        raise LongspanError(f"{what} in the cache match {key!r}: `longspan index list` shows their keys.")
+        what = f"{len(found)} indexes in the cache match" if found else "No index in the cache matches"
+        raise LongspanError(f"{what} {key!r}: `longspan index list` shows their keys.")
     return found[0]
 
 

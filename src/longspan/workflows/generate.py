@@ -28,7 +28,8 @@ ASK = "{passages}\nQuestion: {question}"
 NOT_STATED = "NOT STATED"
 REFUSAL = "The text does not say."
 
-_MARK = re.compile(r"\[(\d{1,3})\]")
+_MARK = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")  # [1], and [1, 2], which many models write for [1][2]
+_BEGUN = re.compile(r"\[[\d\s,;]{0,40}$")
 
 
 def reading_budget(question: str, llm: LLM, settings: Settings) -> int:
@@ -119,12 +120,14 @@ def _citations(text: str, order: list[int], chosen: Sequence[Passage], corpus: C
         if number not in best:  # cited by a claim without content words, such as "Yes [1]."
             best[number] = Citation.of(corpus.document(passage.document), passage.start, passage.end, 0.0)
     cited = [best[number] for number in sorted(best)]
-    spans = {(citation.document, citation.start, citation.end) for citation in cited}
     for citation in further:
-        if (span := (citation.document, citation.start, citation.end)) not in spans:
-            spans.add(span)
+        if not any(_overlap(citation, other) for other in cited):  # a place has one number
             cited.append(citation)
     return cited, unsupported
+
+
+def _overlap(one: Citation, other: Citation) -> bool:
+    return one.document == other.document and one.start < other.end and other.start < one.end
 
 
 def _cite(corpus: Corpus, passage: Passage, question: str, score: float) -> Citation:
@@ -159,8 +162,8 @@ class _Stream:
         if not self._started and NOT_STATED.startswith(self._held.strip()[: len(NOT_STATED)]):
             return  # may become a refusal
         self._started = True
-        cut = self._held.rfind("[")
-        whole = len(self._held) if cut == -1 or "]" in self._held[cut:] or len(self._held) - cut > 5 else cut
+        begun = _BEGUN.search(self._held)
+        whole = begun.start() if begun else len(self._held)
         self._emit(self._held[:whole])
         self._held = self._held[whole:]
 
@@ -181,9 +184,7 @@ class _Stream:
                 self._on_text(text)
 
     def _renumber(self, mark: re.Match[str]) -> str:
-        index = int(mark[1]) - 1
-        if not 0 <= index < self._passages:
-            return ""  # a number that no passage has
-        if index not in self.order:
-            self.order.append(index)
-        return f"[{self.order.index(index) + 1}]"
+        indices = dict.fromkeys(int(number) - 1 for number in re.findall(r"\d+", mark[1]))
+        known = [index for index in indices if 0 <= index < self._passages]  # others are numbers that no passage has
+        self.order += [index for index in known if index not in self.order]
+        return "".join(f"[{self.order.index(index) + 1}]" for index in known)

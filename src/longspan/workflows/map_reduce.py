@@ -129,7 +129,9 @@ def _joined(
     note: str,
 ) -> Answer:
     """The items of all parts, each once, each with its quote; an item that its part does not hold is left out."""
-    items: dict[str, tuple[str, Citation]] = {}
+    items: dict[str, str] = {}
+    numbers: dict[tuple[str, int, int], int] = {}  # items of one sentence share its number
+    citations: list[Citation] = []
     invented = 0
     for part, reply in found:
         for line in reply.splitlines():
@@ -142,15 +144,18 @@ def _joined(
                 invented += 1
                 continue
             unit, share = where
-            items[same] = (item, Citation.of(unit.document, unit.start, unit.end, share))
+            place = (unit.document.id, unit.start, unit.end)
+            if place not in numbers:
+                citations.append(Citation.of(unit.document, unit.start, unit.end, share))
+                numbers[place] = len(citations)
+            items[same] = f"- {item} [{numbers[place]}]"
     if invented:
         note += f" {invented} items that the model named are not in the text and were left out."
     if not items:
         return _say(Answer(question, REFUSAL, True, [], "map-reduce", llm.name, note), settings)
-    lines = [f"- {item} [{number}]" for number, (item, _) in enumerate(items.values(), 1)]
     head = [f"{len(items)}:"] if kind == "count" else []
-    citations = [citation for _, citation in items.values()]
-    return _say(Answer(question, "\n".join(head + lines), False, citations, "map-reduce", llm.name, note), settings)
+    text = "\n".join([*head, *items.values()])
+    return _say(Answer(question, text, False, citations, "map-reduce", llm.name, note), settings)
 
 
 async def _condensed(

@@ -22,7 +22,7 @@ def reader_of(llm: LLM, settings: Settings) -> tuple[str, str]:
         return settings.reader, "as asked"
     if llm.reader == "extract":
         return "extract", f"{llm.name} is too small to be trusted with writing"
-    return "generate", f"{llm.name} is able to write from passages"
+    return "generate", f"{llm.name} is taken to be able to write from passages"
 
 
 @register("workflow", "retrieve")
