@@ -33,7 +33,7 @@ from longspan.workflows.retrieve import CANDIDATES
 
 HERE = Path(__file__).parent
 QUESTIONS = ("development.jsonl", "development-plain.jsonl")
-PENALTY = 0.03  # on squared weights of standardised features
+PENALTY = 0.01  # on squared weights of standardised features
 REFUSED = 0.76  # of the absent
 
 
@@ -69,6 +69,8 @@ def collect(folder: Path, keep: Path) -> list[dict]:
             {
                 "id": entry["id"],
                 "text": entry["text"],
+                "question": question,
+                "quotes": [quote.text for quote in quotes],
                 "absent": entry["kind"] == "absent",
                 "features": features,
                 "read": read,
@@ -107,7 +109,7 @@ def minimise(loss, size: int) -> np.ndarray:
 
 def fit_quotes(rows: list[dict], *, model: bool) -> np.ndarray:
     """Weights of FEATURES; without `model` over all quotes, else over those that the model has read."""
-    columns = [0, 1, 2, 3] if model else [0, 1, 2]
+    columns = list(range(len(extract.FEATURES) - (not model)))
     sets = []
     for row in rows:
         chosen = row["read"] if model else np.arange(len(row["features"]))
@@ -123,7 +125,7 @@ def fit_quotes(rows: list[dict], *, model: bool) -> np.ndarray:
             total = total + torch.logsumexp(scores, 0) - torch.logsumexp(scores[y], 0)
         return total / len(tensors) + PENALTY * (weights**2).sum()
 
-    out = np.zeros(4)
+    out = np.zeros(len(extract.FEATURES))
     out[columns] = minimise(loss, len(columns)) / scale
     return out
 
@@ -137,16 +139,18 @@ def ranked(row: dict, weights: np.ndarray, *, model: bool, without: frozenset[in
 class _Quote:
     """What `extract.evidence` looks at of a quote."""
 
-    def __init__(self, passage: int) -> None:
+    def __init__(self, passage: int, text: str) -> None:
         self.unit = self
         self.passage = passage
+        self.text = text
 
 
 def evidence(row: dict, weights: np.ndarray, *, model: bool, without: frozenset[int] = frozenset()) -> np.ndarray:
     order = ranked(row, weights, model=model, without=without)
     hits = [Hit(None, *hit) for n, hit in enumerate(row["hits"]) if n not in without]
     scores = (row["features"][order] @ weights).tolist()
-    return extract.evidence(hits, [_Quote(int(row["passage"][i])) for i in order], scores)
+    quotes = [_Quote(int(row["passage"][i]), row["quotes"][i]) for i in order]
+    return extract.evidence(row["question"], hits, quotes, scores, row["features"][order, 0].max(initial=0.0))
 
 
 def fit_stated(rows: list[dict], weights: np.ndarray, *, model: bool) -> np.ndarray:

@@ -165,12 +165,14 @@ def test_the_evidence_of_a_lead() -> None:
     one, two = Passage(document.id, 0, 9, 1, 1, 5), Passage(document.id, 10, 19, 2, 2, 5)
     quotes = [Quote(Unit(document, passage, passage.start, passage.end), 0, 9) for passage in (one, one, two)]
     hits = [Hit(one, 0.2, 8.0, 0.7), Hit(two, 0.1, 4.0, 0.9)]
-    found = evidence(hits, quotes, [5.0, 4.5, 3.0])
-    assert found == pytest.approx([0.9, 2.0, 1.0, 1.0])
+    found = evidence("Who?", hits, quotes, [5.0, 4.5, 3.0], 0.6)
+    assert found == pytest.approx([0.9, 0.6, 2.0, 1.0, 0.0, 1.0])
+    wordless = [Quote(quotes[0].unit, 3, 15), *quotes[1:]]
+    assert evidence("How many?", hits, wordless, [5.0, 4.5, 3.0], 0.6)[4] == 1.0  # the quote has no number
     assert len(found) == len(EVIDENCE) == len(MODEL.stated) == len(SEARCH.stated)
     assert len(FEATURES) == len(MODEL.quote) == len(SEARCH.quote)
-    assert evidence([], [], []) == pytest.approx([0, 0, 0, 1])
-    assert np.isfinite(evidence([Hit(one, 0.2, None, 0.7)], quotes[:1], [1.0])).all()
+    assert evidence("Who?", [], [], [], 0.0) == pytest.approx([0, 0, 0, 0, 0, 1])
+    assert np.isfinite(evidence("Who?", [Hit(one, 0.2, None, 0.7)], quotes[:1], [1.0], 0.6)).all()
 
 
 def test_a_quote_of_layout_keeps_its_lines(settings: Settings) -> None:

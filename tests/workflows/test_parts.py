@@ -15,7 +15,7 @@ from longspan.workflows import Budgeted, BudgetSpent, Settings
 from longspan.workflows.auto import choose
 from longspan.workflows.journal import Journal
 from longspan.workflows.passages import everything, join_neighbours, pack
-from longspan.workflows.question import kind_of, standalone
+from longspan.workflows.question import asks_number, kind_of, standalone
 from longspan.workflows.support import support
 from longspan.workflows.words import content_words, coverage, stems
 
@@ -180,3 +180,8 @@ def test_packing_keeps_the_order_and_the_budget(sizes: list[int], budget: int) -
     assert sum(passage.tokens for passage in chosen) <= budget
     assert [p.start for p in chosen] == sorted(p.start for p in chosen)
     assert not sizes or sizes[0] > budget or chosen[0] is ranking[0]
+
+
+def test_questions_for_a_number() -> None:
+    assert asks_number("How many digits?") and asks_number("In which year was it?")
+    assert not asks_number("Who may upload?")

@@ -7,8 +7,9 @@ passages found, quoted with its neighbours, is scored as evidence for the questi
 - *unit*: the encoder's cosine of the question with the unit, under its lead,
 - *passage*: the same with the whole passage,
 - *words*: the share of the question's words, weighted by rarity, that stand in the quote or above it,
+- *own*: the same with the unit alone,
 - *model*: log P(question | quote) - log P(question), as a mean over the question's tokens, each bounded (`BOUNDS`) so
-  that one token cannot decide. To read all units would take a minute: only the `READ` best by the other three are read.
+  that one token cannot decide. To read all units would take a minute: only the `READ` best by the others are read.
 
 The score is linear; its weights are those of a conditional logit (which of the question's quotes holds the answer?),
 and whether to refuse is a logistic regression. Both were fitted on the development questions by
@@ -36,12 +37,13 @@ from longspan.workflows.answer import Citation, Settings
 from longspan.workflows.budget import BudgetSpent
 from longspan.workflows.generate import REFUSAL
 from longspan.workflows.passages import Unit, flat, units
+from longspan.workflows.question import asks_number
 from longspan.workflows.words import content_words, stems
 
 Features = npt.NDArray[np.float64]
 
-FEATURES = ("unit", "passage", "words", "model")
-EVIDENCE = ("passage", "lead", "words", "constant")
+FEATURES = ("unit", "passage", "words", "own", "model")
+EVIDENCE = ("passage", "unit", "lead", "words", "number", "constant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,10 @@ class Weights:
 
 
 # Without the model's reading: what is worth reading, and all there is for an LLM that cannot score.
-SEARCH = Weights(np.array([8.27, 7.86, 9.43, 0.0]), np.array([4.79, 0.39, 2.48, -4.22]))
-MODEL = Weights(np.array([4.0, 4.81, 4.76, 3.56]), np.array([4.73, 0.42, 2.5, -3.87]))
+SEARCH = Weights(np.array([7.15, 10.65, 9.01, 4.94, 0.0]), np.array([2.48, 3.92, 0.32, 2.47, -0.98, -5.35]))
+MODEL = Weights(np.array([3.76, 5.81, 4.99, 3.65, 4.81]), np.array([2.3, 4.02, 0.27, 2.59, -1.72, -5.14]))
 REFUSE_BELOW = 0.5
-READ = 16
+READ = 12
 BOUNDS = (-1.0, 3.0)  # nats
 QUOTE_WORDS = 100
 AROUND = 1000  # characters before and after a passage that a quote may grow into
@@ -177,8 +179,10 @@ def candidates(question: str, hits: Sequence[Hit], index: Index) -> tuple[list[Q
         inside = sum(unit.passage is hit.passage for unit in found)
         for quote in quotes_of(document, hit.passage, cosine[here : here + inside]):
             present = set(stems(f"{hit.passage.heading} {quote.lead} {quote.text}"))
-            covered = sum(value for stem, value in weight.items() if stem in present) / total if total else 0.0
-            features[len(quotes)] = (cosine[len(quotes)], hit.cosine, covered, 0.0)
+            own = set(stems(quote.unit.text))
+            covered = (sum(value for stem, value in weight.items() if stem in found) for found in (present, own))
+            words = [share / total if total else 0.0 for share in covered]
+            features[len(quotes)] = (cosine[len(quotes)], hit.cosine, *words, 0.0)
             quotes.append(quote)
     return quotes, features
 
@@ -211,21 +215,33 @@ async def rank(
             order = worth[np.argsort(-scores[worth], kind="stable")]
     best = [quotes[i] for i in order]
     ranked = [float(scores[i]) for i in order]
-    found = evidence(hits, best, ranked) @ weights.stated
+    nearest = float(features[order, 0].max(initial=0.0))
+    found = evidence(question, hits, best, ranked, nearest) @ weights.stated
     return Ranked(best, ranked, 1.0 / (1.0 + math.exp(-found)), read)
 
 
-def evidence(hits: Sequence[Hit], quotes: Sequence[Quote], scores: Sequence[float]) -> Features:
-    """What tells whether the answer is there at all, [len(EVIDENCE)]: how near the nearest passage is, the lead of the
-    best quote over the best of another passage, and the lead of BM25's first passage over its fifth."""
+def evidence(
+    question: str, hits: Sequence[Hit], quotes: Sequence[Quote], scores: Sequence[float], nearest: float
+) -> Features:
+    """What tells whether the answer is there at all, [len(EVIDENCE)]: how near the nearest passage and the nearest unit
+    (`nearest`) are, the lead of the best quote over the best of another passage, the lead of BM25's first passage over
+    its fifth, and whether a number is asked for that the best quote does not have."""
     if not quotes:
-        return np.array([0.0, 0.0, 0.0, 1.0])
+        return np.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
     others = [
         score for quote, score in zip(quotes, scores, strict=True) if quote.unit.passage != quotes[0].unit.passage
     ]
     lead = min(scores[0] - others[0], 4.0) if others else 4.0
     words = sorted((hit.bm25 or 0.0 for hit in hits), reverse=True) + [0.0] * 5
-    return np.array([max(hit.cosine for hit in hits), lead, 1.0 - words[4] / words[0] if words[0] else 0.0, 1.0])
+    alone = 1.0 - words[4] / words[0] if words[0] else 0.0
+    missing = float(asks_number(question) and not _NUMBER.search(quotes[0].text))
+    return np.array([max(hit.cosine for hit in hits), nearest, lead, alone, missing, 1.0])
+
+
+_NUMBER = re.compile(
+    r"\d|\b(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|once|twice|dozen|hundred|thousand|million)\b",
+    re.IGNORECASE,
+)
 
 
 async def gains(question: str, contexts: Sequence[str], scorer: Scorer) -> list[float]:

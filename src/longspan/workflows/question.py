@@ -36,6 +36,18 @@ def kind_of(question: str) -> Kind:
     return "fact"
 
 
+_ASKS_NUMBER = re.compile(
+    r"\bhow (many|much|long|often|old|large|big|far)\b|\b(when|limit|maximum|minimum|default)\b"
+    r"|\b(what|which) (number|year|size|port|percentage|version|priority|value|release|pep|rfc|user id)\b",
+    re.IGNORECASE,
+)
+
+
+def asks_number(question: str) -> bool:
+    """Whether what answers the question has a number in it, most likely."""
+    return _ASKS_NUMBER.search(question) is not None
+
+
 _POINTS_BACK = re.compile(r"^\W*(and|or|but|what about|how about|why|where|when|who)\b.{0,40}$", re.IGNORECASE)
 _PRONOUN = re.compile(r"\b(it|its|they|them|their|that one|this one|he|she|his|her)\b", re.IGNORECASE)
 
