@@ -1,0 +1,33 @@
+"""The gradient of attention, deterministic: no sum depends on the order in which threads arrive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longspan.kernels import native, reference
+from longspan.kernels.native import Tuning
+
+
+class Attention(torch.autograd.Function):
+    """Native forward; the backward recomputes the scores from q, k and lse (FlashAttention, 2205.14135, algorithm 4).
+
+    Not differentiable through lse.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any], tuning: Tuning, workers: int | None
+    ) -> tuple[Tensor, Tensor]:
+        out, lse = native.attention(q, k, v, tuning=tuning, workers=workers, **options)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.options = options
+        ctx.mark_non_differentiable(lse)
+        return out, lse
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        dq, dk, dv = reference.gradients(*ctx.saved_tensors, grad, **ctx.options)
+        return dq, dk, dv, None, None, None
