@@ -104,10 +104,11 @@ def decode_attention(
     `k` and `v` may be int8 with `k_scale` and `v_scale` [batch, kv heads, keys] (fp32): key j is k[j] · k_scale[j].
     All else as in `attention`, without its gradient.
     """
-    _check(q, k, v, window, softcap, sinks, starts, lengths, workers, int8=k_scale is not None)
+    int8 = isinstance(k, Tensor) and k.dtype == torch.int8
+    _check(q, k, v, window, softcap, sinks, starts, lengths, workers, int8)
     for name, factor in (("k_scale", k_scale), ("v_scale", v_scale)):
-        if (factor is None) != (k.dtype != torch.int8):
-            raise ValueError(f"int8 keys and values come with k_scale and v_scale, others without: {name} is wrong")
+        if (factor is not None) != int8:
+            raise ValueError(f"{name} comes with int8 keys and values, and only with them")
         if factor is not None and (factor.shape != k.shape[:3] or factor.device != q.device):
             raise ValueError(f"{name} must be {list(k.shape[:3])} on {q.device}, not {list(factor.shape)}")
     options = {
