@@ -94,9 +94,9 @@ std::vector<Item> plan(const Attention& p) {
 
 Counters forward(const Level& level, const Attention& p) {
   const std::vector<Item> items = plan(p);
-  const bool halves = level.bf16_products && p.type == Type::bf16;
-  const std::size_t size = halves ? 2 : 4;
   Packed packed;
+  packed.halves = p.halves && level.bf16_products && p.type == Type::bf16;
+  const std::size_t size = packed.halves ? 2 : 4;
   packed.tiles = (p.keys + TILE - 1) / TILE;
   packed.dim = round_up(p.dim, 32);
   packed.vdim = round_up(p.vdim, 16);

@@ -40,6 +40,7 @@ struct Attention {
   int degree = 3;        // of the polynomial for 2^x; 0 uses the C library's exp2f
   float threshold = 8;   // a row is rescaled when its maximum grew by more than this, in powers of two
   bool longest_first = true;
+  bool halves = false;  // multiply bf16 as they are, where the level can
   int workers = 1;
 };
 
@@ -87,8 +88,9 @@ static inline bool in_layout(const Attention& p, i64 b, i64 h, i64 query, i64 ti
   return p.layout[b * p.layout_batch + h * p.layout_head + query / p.block * p.layout_row + tile * TILE / p.block];
 }
 
-// Where packed keys and values lie; T is float or bf16, whatever the level multiplies.
+// Where packed keys and values lie, as float or bf16.
 struct Packed {
+  bool halves = false;
   char *k = nullptr, *v = nullptr;
   i64 tiles = 0;            // per sequence and head
   i64 dim = 0, vdim = 0;    // padded
@@ -102,7 +104,7 @@ struct Partial {
 
 struct Level {
   const char* name;
-  bool bf16_products;  // multiplies bf16 as they are; otherwise they become fp32
+  bool bf16_products;  // can multiply bf16 as they are; otherwise they become fp32
   // forward
   void (*pack)(const Attention&, const Packed&, i64 b, i64 kv_head, i64 tile);
   std::size_t (*attend_scratch)(const Attention&, const Packed&);
@@ -117,6 +119,7 @@ struct Level {
 // Levels that this build has and this processor runs, slowest first.
 int level_count();
 const Level* level_at(int i);
+bool bf16_products_pay();  // whether the forward pass gains from multiplying bf16 as they are
 
 Counters forward(const Level&, const Attention&);
 Counters decode(const Level&, const Attention&);

@@ -166,8 +166,9 @@ void attend_item(const Attention& p, const Packed& packed, const Item& item, cha
 }
 
 void attend(const Attention& p, const Packed& packed, const Item& item, char* scratch, Counters& counters) {
+  if constexpr (HALVES)
+    if (packed.halves) return attend_item<bf16, bf16>(p, packed, item, scratch, counters);
   if (p.type == Type::f32) attend_item<float, float>(p, packed, item, scratch, counters);
-  else if constexpr (HALVES) attend_item<bf16, bf16>(p, packed, item, scratch, counters);
   else attend_item<float, bf16>(p, packed, item, scratch, counters);
 }
 

@@ -1,7 +1,5 @@
 // Which of the compiled levels this processor can run. Nothing here, or called before this, uses more than the base
 // instructions of the architecture.
-#include <utility>
-
 #include "attention.h"
 
 namespace longspan {
@@ -32,9 +30,6 @@ struct Levels {
 #ifdef HAVE_avx512_bf16
     if (!__builtin_cpu_supports("avx512bf16")) return;
     found[count++] = &avx512_bf16::level;
-    // Intel's cores start a bf16 dot product only every other cycle, half the rate of two fused multiply-adds in fp32
-    // (Emerald Rapids: 88 against 173 GFLOP/s a core); AMD's multiply bf16 twice as fast as fp32.
-    if (__builtin_cpu_is("intel")) std::swap(found[count - 2], found[count - 1]);
 #endif
 #endif
   }
@@ -49,5 +44,15 @@ const Levels& levels() {
 
 int level_count() { return levels().count; }
 const Level* level_at(int i) { return levels().found[i]; }
+
+// Intel's cores start a bf16 dot product every other cycle, half the rate of two fused multiply-adds in fp32 (Emerald
+// Rapids: 88 against 173 GFLOP/s a core). AMD's documents say every cycle, twice their rate of fp32.
+bool bf16_products_pay() {
+#if defined(__x86_64__)
+  return !__builtin_cpu_is("intel");
+#else
+  return true;
+#endif
+}
 
 }  // namespace longspan

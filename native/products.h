@@ -119,8 +119,9 @@ void pack_tile(const Attention& p, const Packed& packed, i64 b, i64 head, i64 ti
 }
 
 void pack(const Attention& p, const Packed& packed, i64 b, i64 head, i64 tile) {
+  if constexpr (HALVES)
+    if (packed.halves) return pack_tile<bf16, bf16>(p, packed, b, head, tile);
   if (p.type == Type::f32) pack_tile<float, float>(p, packed, b, head, tile);
-  else if constexpr (HALVES) pack_tile<bf16, bf16>(p, packed, b, head, tile);
   else pack_tile<float, bf16>(p, packed, b, head, tile);
 }
 

@@ -56,7 +56,15 @@ INLINE vf larger(vf a, vf b) {
 }
 
 INLINE vf from_bf16(const bf16* p) { return (vf)(__builtin_convertvector(get<vh>(p), vu) << 16); }
-INLINE vf from_i8(const std::int8_t* p) { return __builtin_convertvector(get<vb>(p), vf); }
+INLINE vf from_i8(const std::int8_t* p) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(get<__m128i>(p)));
+#elif defined(__AVX2__)
+  return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+#else
+  return __builtin_convertvector(get<vb>(p), vf);
+#endif
+}
 
 // Round to nearest even; NaN stays NaN.
 INLINE vh to_bf16(vf x) {

@@ -61,6 +61,7 @@ bool trial(const Level& level, bool decoding) {
   p.scale = 0.3f;
   p.softcap = flip() ? 0 : 5;
   p.degree = 6;
+  p.halves = flip();
   p.workers = static_cast<int>(between(1, 3));
   const float spread = flip() ? 1 : 30;
   const Tensor q(p.batch * p.heads * p.queries * p.dim, spread), k(p.batch * p.kv_heads * p.keys * p.dim, 1),

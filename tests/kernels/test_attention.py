@@ -84,9 +84,9 @@ def agrees(case: Case, out: Tensor, lse: Tensor) -> None:
 
 
 @SETTINGS
-@given(case=cases())
-def test_attention(level: str, case: Case) -> None:
-    agrees(case, *attention(case.q, case.k, case.v, **case.options))
+@given(case=cases(), products=st.booleans())
+def test_attention(level: str, case: Case, products: bool) -> None:
+    agrees(case, *attention(case.q, case.k, case.v, tuning=Tuning(bf16_products=products), **case.options))
 
 
 @SETTINGS

@@ -34,12 +34,15 @@ class Tuning:
 
     `degree` of the polynomial for 2^x, 2 … 6, or 0 for the C library's exp2f; None takes 3 for bf16 (error 7e-5, where
     bf16 rounds by 2e-3) and 5 for fp32. A row is rescaled when its maximum grew by more than `threshold`, in powers of
-    two (FlashAttention-4 uses 8). `longest_first` starts the work items with the most tiles first.
+    two (FlashAttention-4 uses 8). `longest_first` starts the work items with the most tiles first. `bf16_products`
+    multiplies bf16 in the forward pass as they are, where the level can; otherwise they become fp32. None does what is
+    faster: Intel's AVX-512-BF16 has half the rate of its fp32.
     """
 
     degree: int | None = None
     threshold: float = 8.0
     longest_first: bool = True
+    bf16_products: bool | None = None
 
     def __post_init__(self) -> None:
         if self.degree not in (None, 0, 2, 3, 4, 5, 6):
@@ -169,6 +172,7 @@ def attention(
         degree,
         tuning.threshold,
         tuning.longest_first,
+        -1 if tuning.bf16_products is None else int(tuning.bf16_products),
         min(workers or torch.get_num_threads(), MAX_WORKERS),
     )
     if counters is not None:
