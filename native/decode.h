@@ -19,6 +19,14 @@ INLINE float load_one(float x) { return x; }
 INLINE float load_one(bf16 x) { return float_of(x); }
 INLINE float load_one(std::int8_t x) { return x; }
 
+// Asks for the row of n elements at p before it is needed: the processor's own prefetcher stops at every page and
+// starts anew where keys and values take turns. An address behind the end is harmless.
+constexpr i64 AHEAD = 64;  // keys
+template <class K>
+INLINE void prefetch(const K* p, i64 n) {
+  for (i64 i = 0; i < n * (i64)sizeof(K); i += 64) __builtin_prefetch((const char*)p + i);
+}
+
 // s[j] = q . k[j] for W keys from k on, `token` elements apart.
 template <class K>
 INLINE vf dots(const float* q, const bf16* q16, const K* k, i64 token, i64 dim) {
@@ -57,6 +65,36 @@ INLINE vf dots(const float* q, const bf16* q16, const K* k, i64 token, i64 dim) 
   return s;
 }
 
+// V vectors of one row. Two vectors of bf16 come from one load, even elements and odd ones: `in_order` undoes that.
+template <int V>
+INLINE void load_row(const bf16* p, vf (&row)[V]) {
+  if constexpr (V % 2) {
+    for (int c = 0; c < V; ++c) row[c] = from_bf16(p + c * W);
+  } else {
+#pragma GCC unroll 4
+    for (int c = 0; c < V; c += 2) {
+      const vu pairs = get<vu>(p + c * W);
+      row[c] = (vf)(pairs << 16);
+      row[c + 1] = (vf)(pairs & 0xffff0000u);
+    }
+  }
+}
+template <int V, class K>
+INLINE void load_row(const K* p, vf (&row)[V]) {
+#pragma GCC unroll 4
+  for (int c = 0; c < V; ++c) row[c] = load(p + c * W);
+}
+template <class K, int V>
+INLINE void in_order(vf (&row)[V]) {
+  if constexpr (sizeof(K) == 2 && V % 2 == 0) {
+    for (int c = 0; c < V; c += 2) {
+      float both[2 * W];
+      for (int i = 0; i < W; ++i) both[2 * i] = row[c][i], both[2 * i + 1] = row[c + 1][i];
+      row[c] = get<vf>(both), row[c + 1] = get<vf>(both + W);
+    }
+  }
+}
+
 // o[R][vdim] = sum over n keys of p[r][j] v[j], R rows at once, V vectors of columns.
 template <class K, int R, int V>
 INLINE void weighted(const float* p, i64 ldp, const K* v, i64 token, i64 n, float* o, i64 vdim) {
@@ -65,8 +103,8 @@ INLINE void weighted(const float* p, i64 ldp, const K* v, i64 token, i64 n, floa
     for (int c = 0; c < V; ++c) sum[r][c] = vf{};
   for (i64 j = 0; j < n; ++j) {
     vf row[V];
-#pragma GCC unroll 4
-    for (int c = 0; c < V; ++c) row[c] = load(v + j * token + c * W);
+    load_row<V>(v + j * token, row);
+    prefetch(v + (j + AHEAD) * token, V * W);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       const vf x = all(p[r * ldp + j]);
@@ -74,8 +112,10 @@ INLINE void weighted(const float* p, i64 ldp, const K* v, i64 token, i64 n, floa
       for (int c = 0; c < V; ++c) sum[r][c] += x * row[c];
     }
   }
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r) {
+    in_order<K>(sum[r]);
     for (int c = 0; c < V; ++c) put(o + r * vdim + c * W, sum[r][c]);
+  }
 }
 
 template <class K, int R>
@@ -109,6 +149,7 @@ void decode_keys(const Attention& p, i64 b, i64 kv_head, i64 begin, i64 end, con
   const K* k = (const K*)p.k.data + b * p.k.batch + kv_head * p.k.head + begin * p.k.token;
   for (i64 j = 0; j < n; j += W) {
     const i64 here = min_of(W, n - j);
+    for (i64 i = 0; i < W; ++i) prefetch(k + (j + i + AHEAD) * p.k.token, p.dim);
     K rest[W * MAX_DIM];
     const K* from = k + j * p.k.token;
     i64 token = p.k.token;
