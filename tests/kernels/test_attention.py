@@ -139,6 +139,26 @@ def test_merge_is_attention_over_the_union(level: str, data: st.DataObject) -> N
         torch.testing.assert_close(lse, whole_lse, atol=1e-5, rtol=1e-5)
 
 
+@needs_native
+@SETTINGS
+@given(case=cases(queries=700, keys=100))
+def test_gradients(case: Case) -> None:
+    """Those of autograd through the formula in fp64, and the same each time."""
+    case.q, case.k, case.v = case.q.float() / case.q.abs().max(), case.k.float(), case.v.float()
+    weigh = torch.randn(*case.q.shape[:3], case.v.shape[-1])
+
+    def gradients(function: Any, *inputs: Tensor) -> list[Tensor]:
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        (function(*leaves, **case.options)[0] * weigh).sum().backward()
+        return [x.grad for x in leaves if x.grad is not None]
+
+    ours, again = (gradients(attention, case.q, case.k, case.v) for _ in range(2))
+    want = gradients(reference.attention, case.q.double(), case.k.double(), case.v.double())
+    for a, b, c in zip(ours, again, want, strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a.double(), c, rtol=1e-4, atol=1e-4 * max(1.0, c.abs().max().item()))
+
+
 def test_layouts_are_positions_not_strides(level: str) -> None:
     """The same numbers in every arrangement of memory, also expanded and reversed views."""
     torch.manual_seed(0)

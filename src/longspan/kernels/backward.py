@@ -12,9 +12,9 @@ from longspan.kernels.native import Tuning
 
 
 class Attention(torch.autograd.Function):
-    """Native forward; the backward recomputes the scores from q, k and lse (FlashAttention, 2205.14135, algorithm 4).
+    """Native forward; the backward, `reference.gradients`, is torch's matrix products in a fixed order.
 
-    Not differentiable through lse.
+    Not differentiable through lse, nor by sinks.
     """
 
     @staticmethod

@@ -61,6 +61,60 @@ def attention(
     return torch.cat(outs, 2).to(q.dtype), torch.cat(lses, 2)
 
 
+def gradients(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    grad: Tensor,
+    *,
+    scale: float,
+    causal: bool,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    starts: Tensor | None = None,
+    lengths: Tensor | None = None,
+    layout: BlockLayout | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients by q, k and v where `grad` is that by `out`; sinks are in `lse` and have none of their own here.
+
+    FlashAttention's backward (2205.14135, algorithm 4): the weights come again from scores and lse, and
+    dS = P (dP - rowsum(dO * O)). Blocks of queries add to dk and dv in their order, so the result is the same each time.
+    """
+    del sinks
+    batch, heads, queries, _ = q.shape
+    kv_heads, keys = k.shape[1], k.shape[2]
+    group = (kv_heads, heads // kv_heads)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    q32, out32, grad32 = (x.to(wide).unflatten(1, group) for x in (q, out, grad))
+    k32, v32 = k.to(wide)[:, :, None], v.to(wide)[:, :, None]
+    dq, dk, dv = torch.empty_like(q32), torch.zeros_like(k32), torch.zeros_like(v32)
+    inner = (grad32 * out32).sum(-1, keepdim=True)
+    base = lse.masked_fill(lse == -torch.inf, 0).to(wide).unflatten(1, group)[..., None]
+    for begin in range(0, queries, ROWS):
+        rows = torch.arange(begin, min(begin + ROWS, queries), device=q.device)
+        here = (Ellipsis, slice(begin, begin + len(rows)), slice(None))
+        seen = visible(rows, batch, queries, keys, causal, window, starts, lengths)[:, None]
+        if layout is not None:
+            seen = seen & layout.expand(rows, keys)
+        seen = seen.expand(-1, heads, -1, -1).unflatten(1, group)
+        scores = q32[here] @ k32.transpose(-1, -2) * scale
+        slope = None
+        if softcap is not None:
+            bent = torch.tanh(scores / softcap)
+            scores, slope = softcap * bent, 1 - bent * bent
+        weights = torch.exp(scores - base[here]).masked_fill(~seen, 0)
+        dv += (weights.transpose(-1, -2) @ grad32[here]).sum(2, keepdim=True)
+        dscores = weights * (grad32[here] @ v32.transpose(-1, -2) - inner[here]) * scale
+        if slope is not None:
+            dscores = dscores * slope
+        dq[here] = dscores @ k32
+        dk += (dscores.transpose(-1, -2) @ q32[here]).sum(2, keepdim=True)
+    return dq.flatten(1, 2).to(q.dtype), dk[:, :, 0].to(k.dtype), dv[:, :, 0].to(v.dtype)
+
+
 def visible(
     rows: Tensor,
     batch: int,
