@@ -7,6 +7,7 @@ CUDA, plain torch for everything else.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def attention(
     """
     _check(q, k, v, window, softcap, sinks, starts, lengths, workers)
     _check_layout(layout, q, k)
-    options = {
+    options: dict[str, Any] = {
         "scale": _scale(scale, q),
         "causal": causal,
         "window": window,
@@ -70,7 +71,8 @@ def attention(
     }
     if native.takes(q, v):
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-            return Attention.apply(q, k, v, options, tuning, workers)
+            out, lse = Attention.apply(q, k, v, options, tuning, workers)  # type: ignore[no-untyped-call]
+            return out, lse
         return native.attention(q, k, v, tuning=tuning, workers=workers, counters=counters, **options)
     if q.is_cuda:
         return cuda.attention(q, k, v, **options)
@@ -111,7 +113,7 @@ def decode_attention(
             raise ValueError(f"{name} comes with int8 keys and values, and only with them")
         if factor is not None and (factor.shape != k.shape[:3] or factor.device != q.device):
             raise ValueError(f"{name} must be {list(k.shape[:3])} on {q.device}, not {list(factor.shape)}")
-    options = {
+    options: dict[str, Any] = {
         "scale": _scale(scale, q),
         "causal": causal,
         "window": window,
@@ -173,8 +175,8 @@ def _check(
     workers: int | None,
     int8: bool = False,
 ) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(x, Tensor):
+    for name, x in {"q": q, "k": k, "v": v}.items():
+        if not isinstance(x, Tensor):  # callers without a type checker
             raise TypeError(f"{name} must be a tensor, not {type(x).__name__}")
         if x.dim() != 4:
             raise ValueError(f"{name} must be [batch, heads, tokens, dim], not {list(x.shape)}")
@@ -199,18 +201,12 @@ def _check(
         raise ValueError(f"sinks must be [{heads}], one a head, not {list(sinks.shape)}")
     if workers is not None and not 1 <= workers <= MAX_WORKERS:
         raise ValueError(f"the number of workers must be from 1 to {MAX_WORKERS}, not {workers}")
-    first = [0] * batch
-    last = [keys] * batch
-    for name, x in (("starts", starts), ("lengths", lengths)):
-        if x is None:
-            continue
-        if x.shape != (batch,) or x.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"{name} must be integers [{batch}], not {x.dtype} {list(x.shape)}")
-        if name == "starts":
-            first = x.tolist()
-        else:
-            last = x.tolist()
+    for name, ends in (("starts", starts), ("lengths", lengths)):
+        if ends is not None and (ends.shape != (batch,) or ends.dtype not in (torch.int64, torch.int32)):
+            raise ValueError(f"{name} must be integers [{batch}], not {ends.dtype} {list(ends.shape)}")
     if starts is not None or lengths is not None:
+        first = starts.tolist() if starts is not None else [0] * batch
+        last = lengths.tolist() if lengths is not None else [keys] * batch
         for b, (begin, end) in enumerate(zip(first, last, strict=True)):
             if not 0 <= begin <= end <= keys:
                 raise ValueError(f"sequence {b} cannot have the keys {begin} to {end} of {keys}")

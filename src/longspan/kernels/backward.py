@@ -18,7 +18,7 @@ class Attention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any], tuning: Tuning, workers: int | None
     ) -> tuple[Tensor, Tensor]:
         out, lse = native.attention(q, k, v, tuning=tuning, workers=workers, **options)
@@ -28,6 +28,7 @@ class Attention(torch.autograd.Function):
         return out, lse
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        dq, dk, dv = reference.gradients(*ctx.saved_tensors, grad, **ctx.options)
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, lse = ctx.saved_tensors
+        dq, dk, dv = reference.gradients(q, k, v, out, lse, grad, **ctx.options)
         return dq, dk, dv, None, None, None

@@ -73,7 +73,7 @@ def mask(
     batch_size: int,
     q_length: int,
     kv_length: int,
-    q_offset: int = 0,
+    q_offset: int | Tensor = 0,
     kv_offset: int = 0,
     mask_function: Callable[..., Any] = causal_mask_function,
     attention_mask: Tensor | None = None,
@@ -166,7 +166,8 @@ def _eager(
         scores = torch.cat([scores, sinks.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)], dim=-1)
     weights = scores.float().softmax(-1).to(query.dtype)[..., : key.shape[2]]
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return (weights @ repeat_kv(value, groups)).transpose(1, 2).contiguous()
+    out: Tensor = weights @ repeat_kv(value, groups)
+    return out.transpose(1, 2).contiguous()
 
 
 AttentionInterface.register(NAME, attention_forward)

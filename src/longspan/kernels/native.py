@@ -7,10 +7,12 @@ they are missing, and the plain torch path runs.
 
 from __future__ import annotations
 
+import importlib
 import os
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +20,9 @@ from torch import Tensor
 from longspan.errors import UsageError
 from longspan.kernels.layout import BlockLayout
 
+_native: Any
 try:
-    from longspan.kernels import _native
+    _native = importlib.import_module("longspan.kernels._native")
 except ImportError:  # not built, or built for another machine
     _native = None
 
@@ -129,7 +132,7 @@ def attention(
     decode: bool = False,
     k_scale: Tensor | None = None,
     v_scale: Tensor | None = None,
-    tuning: Tuning = Tuning(),  # noqa: B008  it is frozen
+    tuning: Tuning = Tuning(),
     workers: int | None = None,
     counters: Counters | None = None,
 ) -> tuple[Tensor, Tensor]:

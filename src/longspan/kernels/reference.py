@@ -35,7 +35,7 @@ def attention(
     batch, heads, queries, _ = q.shape
     kv_heads, keys = k.shape[1], k.shape[2]
     wide = torch.promote_types(q.dtype, torch.float32)
-    grouped = q.to(wide).unflatten(1, (kv_heads, heads // kv_heads))  # [B, Hkv, G, Nq, D]
+    grouped = by_group(q.to(wide), kv_heads)
     k, v = k.to(wide)[:, :, None], v.to(wide)[:, :, None]
     outs, lses = [], []
     for begin in range(0, queries, ROWS):
@@ -43,7 +43,7 @@ def attention(
         seen = visible(rows, batch, queries, keys, causal, window, starts, lengths)[:, None]  # [B, 1, rows, Nk]
         if layout is not None:
             seen = seen & layout.expand(rows, keys)
-        seen = seen.expand(-1, heads, -1, -1).unflatten(1, (kv_heads, heads // kv_heads))
+        seen = by_group(seen.expand(-1, heads, -1, -1), kv_heads)
         scores = grouped[..., rows, :] @ k.transpose(-1, -2) * scale
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
@@ -81,25 +81,24 @@ def gradients(
     """The gradients by q, k and v where `grad` is that by `out`; sinks are in `lse` and have none of their own here.
 
     FlashAttention's backward (2205.14135, algorithm 4): the weights come again from scores and lse, and
-    dS = P (dP - rowsum(dO * O)). Blocks of queries add to dk and dv in their order, so the result is the same each time.
+    dS = P (dP - rowsum(dO * O)). Blocks of queries add to dk and dv in their order, so results repeat.
     """
     del sinks
     batch, heads, queries, _ = q.shape
     kv_heads, keys = k.shape[1], k.shape[2]
-    group = (kv_heads, heads // kv_heads)
     wide = torch.promote_types(q.dtype, torch.float32)
-    q32, out32, grad32 = (x.to(wide).unflatten(1, group) for x in (q, out, grad))
+    q32, out32, grad32 = (by_group(x.to(wide), kv_heads) for x in (q, out, grad))
     k32, v32 = k.to(wide)[:, :, None], v.to(wide)[:, :, None]
     dq, dk, dv = torch.empty_like(q32), torch.zeros_like(k32), torch.zeros_like(v32)
     inner = (grad32 * out32).sum(-1, keepdim=True)
-    base = lse.masked_fill(lse == -torch.inf, 0).to(wide).unflatten(1, group)[..., None]
+    base = by_group(lse.masked_fill(lse == -torch.inf, 0).to(wide), kv_heads)[..., None]
     for begin in range(0, queries, ROWS):
         rows = torch.arange(begin, min(begin + ROWS, queries), device=q.device)
         here = (Ellipsis, slice(begin, begin + len(rows)), slice(None))
         seen = visible(rows, batch, queries, keys, causal, window, starts, lengths)[:, None]
         if layout is not None:
             seen = seen & layout.expand(rows, keys)
-        seen = seen.expand(-1, heads, -1, -1).unflatten(1, group)
+        seen = by_group(seen.expand(-1, heads, -1, -1), kv_heads)
         scores = q32[here] @ k32.transpose(-1, -2) * scale
         slope = None
         if softcap is not None:
@@ -113,6 +112,11 @@ def gradients(
         dq[here] = dscores @ k32
         dk += (dscores.transpose(-1, -2) @ q32[here]).sum(2, keepdim=True)
     return dq.flatten(1, 2).to(q.dtype), dk[:, :, 0].to(k.dtype), dv[:, :, 0].to(v.dtype)
+
+
+def by_group(x: Tensor, kv_heads: int) -> Tensor:
+    """[B, H, …] as [B, Hkv, H / Hkv, …]: the query heads that share a KV head side by side."""
+    return x.reshape(x.shape[0], kv_heads, x.shape[1] // kv_heads, *x.shape[2:])
 
 
 def visible(
