@@ -21,7 +21,7 @@ INLINE float load_one(std::int8_t x) { return x; }
 
 // Asks for the row of n elements at p before it is needed: the processor's own prefetcher stops at every page and
 // starts anew where keys and values take turns. An address behind the end is harmless.
-constexpr i64 AHEAD = 32;  // keys: a page of them, at dim 64 in bf16
+constexpr i64 AHEAD = 16;  // keys
 template <class K>
 INLINE void prefetch(const K* p, i64 n) {
   for (i64 i = 0; i < n * (i64)sizeof(K); i += 64) __builtin_prefetch((const char*)p + i);

@@ -72,6 +72,7 @@ Counts run(int level, int type, int kv_type, std::array<Address, 5> tensors, std
 }  // namespace
 
 NB_MODULE(_native, m) {
+  m.attr("INTERFACE") = 1;  // raised with the arguments below; native.py knows the same number
   m.def("levels", [] {
     std::vector<std::string> names;
     for (int i = 0; i < level_count(); ++i) names.emplace_back(level_at(i)->name);

@@ -144,8 +144,8 @@ def _kernels(facts: dict[str, Any] | None) -> str:
         return "torch is missing"
     if not facts["levels"]:
         return (
-            "not built, because no C++20 compiler (GCC 12, Clang 16) was found: attention runs in plain torch, at half "
-            "the speed or less, and more where contexts are long; install one and then longspan again"
+            "missing: attention runs in plain torch, at half the speed or less over long contexts; they are built "
+            "when longspan is installed where there is a C++20 compiler (GCC 12, Clang 16): install longspan again"
         )
     if facts["level"] is None:
         return f"{facts['levels'][-1]}, switched off by LONGSPAN_KERNELS: attention runs in plain torch"

@@ -25,6 +25,9 @@ try:
     _native = importlib.import_module("longspan.kernels._native")
 except ImportError:  # not built, or built for another machine
     _native = None
+INTERFACE = 1  # an editable installation may hold a build of older sources: that counts as none
+if _native is not None and getattr(_native, "INTERFACE", None) != INTERFACE:
+    _native = None
 
 MAX_DIM = 256
 MAX_WORKERS = 1024
