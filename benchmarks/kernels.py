@@ -1,0 +1,145 @@
+"""The native kernels beside torch's SDPA on this machine, in one run, taking turns.
+
+    python benchmarks/kernels.py [--quick] [--out docs/results/kernels.json]
+
+- *forward*: causal attention of SmolLM2's heads (9 query, 3 KV, dim 64), bf16 and fp32: milliseconds and the ratio to
+  SDPA, each pair of runs giving one ratio; median with the smallest and largest.
+- *decode*: one query against a long cache: GB/s of keys and values by one worker and by all, beside SDPA and what this
+  machine reads at most (torch's sum over a buffer of the same kind of memory).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from longspan import kernels
+
+HEADS, KV_HEADS, DIM = 9, 3, 64
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def in_turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each, one after the other, so that a busy moment meets all; the first round is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for i in range(rounds + 1):
+        for name, run in runs.items():
+            took = seconds(run)
+            if i:
+                times[name].append(took)
+    return times
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def tensors(queries: int, keys: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    q = torch.randn(1, HEADS, queries, DIM, dtype=dtype)
+    return q, torch.randn(1, KV_HEADS, keys, DIM, dtype=dtype), torch.randn(1, KV_HEADS, keys, DIM, dtype=dtype)
+
+
+def forward(lengths: list[int], rounds: int) -> list[dict[str, Any]]:
+    rows = []
+    for dtype in (torch.bfloat16, torch.float32):
+        for n in lengths:
+            q, k, v = tensors(n, n, dtype)
+            times = in_turns(
+                {
+                    "sdpa": lambda q=q, k=k, v=v: sdpa(q, k, v, is_causal=True, enable_gqa=True),
+                    "longspan": lambda q=q, k=k, v=v: kernels.attention(q, k, v),
+                },
+                rounds,
+            )
+            ratio = spread([a / b for a, b in zip(times["sdpa"], times["longspan"], strict=True)])
+            flops = 2 * HEADS * n * n * DIM / min(times["longspan"])
+            rows.append({"dtype": str(dtype)[6:], "length": n, "ratio": ratio, "gflops": flops / 1e9}
+                        | {f"{name}_ms": statistics.median(x) * 1e3 for name, x in times.items()})  # fmt: skip
+            print(
+                f"forward {rows[-1]['dtype']:9} {n:6}  sdpa {rows[-1]['sdpa_ms']:8.1f} ms  longspan "
+                f"{rows[-1]['longspan_ms']:8.1f} ms  x{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})  "
+                f"{flops / 1e9:.0f} GFLOP/s"
+            )
+    return rows
+
+
+def decode(lengths: list[int], rounds: int, workers: int) -> list[dict[str, Any]]:
+    rows = []
+    for n in lengths:
+        q, k, v = tensors(1, n, torch.bfloat16)
+        k8, v8, scale = k.to(torch.int8), v.to(torch.int8), torch.ones(1, KV_HEADS, n)
+        size = k.nbytes + v.nbytes
+        buffer = torch.randn(size // 4)  # as much memory: what the caches hold of one they hold of the other
+
+        def step(count: int, q: torch.Tensor = q, k: torch.Tensor = k, v: torch.Tensor = v) -> None:
+            kernels.decode_attention(q, k, v, workers=count)
+
+        def step8(q: torch.Tensor = q, k: torch.Tensor = k8, v: torch.Tensor = v8, s: torch.Tensor = scale) -> None:
+            kernels.decode_attention(q, k, v, k_scale=s, v_scale=s)
+
+        runs: dict[str, Callable[[], Any]] = {
+            "read": lambda buffer=buffer: buffer.sum(),
+            "sdpa": lambda q=q, k=k, v=v: sdpa(q, k, v, enable_gqa=True),
+            "one": lambda step=step: step(1),
+            "all": lambda step=step: step(workers),
+            "int8": step8,
+        }
+        times = in_turns(runs, rounds)
+        best = {name: min(x) for name, x in times.items()}
+        speedup = spread([a / b for a, b in zip(times["one"], times["all"], strict=True)])
+        row = {
+            "keys": n,
+            "gb_s": {name: size / (2 if name == "int8" else 1) / t / 1e9 for name, t in best.items()},
+            "share_of_bandwidth": best["read"] / best["all"],
+            "speedup": speedup,
+            "ratio_sdpa": spread([a / b for a, b in zip(times["sdpa"], times["all"], strict=True)]),
+            "ratio_int8": spread([a / b for a, b in zip(times["all"], times["int8"], strict=True)]),
+        }
+        rows.append(row)
+        print(
+            f"decode {n:7} keys  "
+            + "  ".join(f"{name} {rate:5.1f}" for name, rate in row["gb_s"].items())
+            + f" GB/s  {row['share_of_bandwidth']:.0%} of bandwidth  {workers} workers x{speedup['median']:.2f} "
+            f"({speedup['min']:.2f}–{speedup['max']:.2f})  x{row['ratio_sdpa']['median']:.2f} of SDPA  "
+            f"int8 x{row['ratio_int8']['median']:.2f}"
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short lengths, few rounds")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    workers = torch.get_num_threads()
+    print(f"level {kernels.level()}, {workers} threads, torch {torch.__version__}")
+    results = {
+        "level": kernels.level(),
+        "levels": kernels.levels(),
+        "threads": workers,
+        "torch": torch.__version__,
+        "forward": forward([1024, 2048] if args.quick else [1024, 2048, 4096, 8192], 3 if args.quick else 7),
+        "decode": decode(
+            [8192, 65536] if args.quick else [8192, 32768, 131072, 524288], 5 if args.quick else 15, workers
+        ),
+    }
+    if args.out:
+        args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

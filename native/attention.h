@@ -1,0 +1,130 @@
+// What the kernels compute, as plain data: Python fills it, attention.cpp plans it, each level carries it out.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace longspan {
+
+using i64 = std::int64_t;
+using bf16 = std::uint16_t;  // the upper half of a float
+
+constexpr i64 TILE = 64;          // keys in a packed tile, queries in a work item
+constexpr i64 STEP = 4;           // key tiles between two updates of the online softmax
+constexpr i64 DECODE_TILE = 256;  // keys in a tile of decoding (LeanAttention's LeanTile)
+constexpr i64 MAX_DIM = 256;
+
+enum class Type : int { f32 = 0, bf16 = 1, i8 = 2 };
+
+// A tensor [batch, head, token, dim] with the elements of dim next to each other; strides count elements.
+struct View {
+  const void* data = nullptr;
+  i64 batch = 0, head = 0, token = 0;
+};
+
+struct Attention {
+  View q, k, v;          // queries [B, H, Nq, D], keys [B, Hkv, Nk, D], values [B, Hkv, Nk, Dv]
+  void* out = nullptr;   // [B, H, Nq, Dv] by `outs`, of the queries' type
+  View outs;             // strides only
+  float* lse = nullptr;  // [B, H, Nq], contiguous, natural logarithm
+  Type type = Type::f32, kv_type = Type::f32;
+  const float *k_scale = nullptr, *v_scale = nullptr;  // int8 only: [B, Hkv, Nk], contiguous
+  i64 batch = 0, heads = 0, kv_heads = 0, queries = 0, keys = 0, dim = 0, vdim = 0;
+  bool causal = false;
+  i64 window = 0;  // 0: no window
+  float scale = 1, softcap = 0;
+  const float* sinks = nullptr;                       // [H]
+  const i64 *starts = nullptr, *lengths = nullptr;    // [B]: sequence b has keys starts[b] .. lengths[b]
+  const std::uint8_t* layout = nullptr;               // [B or 1, H or 1, query blocks, key blocks]
+  i64 layout_batch = 0, layout_head = 0, layout_row = 0, block = 0;
+  int degree = 3;        // of the polynomial for 2^x; 0 uses the C library's exp2f
+  float threshold = 8;   // a row is rescaled when its maximum grew by more than this, in powers of two
+  bool longest_first = true;
+  bool halves = false;  // multiply bf16 as they are, where the level can
+  int workers = 1;
+};
+
+struct Counters {
+  i64 grown = 0;    // how often the maximum of a row grew after its first step
+  i64 skipped = 0;  // in how many of these the row was not rescaled
+  i64 tiles = 0;    // key tiles computed (for decoding: by the busiest worker)
+  i64 all_tiles = 0;
+};
+
+struct Range {
+  i64 lo, hi;
+};
+
+static inline i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
+static inline i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
+static inline i64 round_up(i64 a, i64 b) { return (a + b - 1) / b * b; }
+
+static inline Range keys_of(const Attention& p, i64 b) {
+  const i64 hi = p.lengths ? p.lengths[b] : p.keys;
+  return {p.starts ? min_of(p.starts[b], hi) : 0, hi};
+}
+
+// The keys that query i of sequence b sees; queries end where their sequence ends.
+static inline Range visible(const Attention& p, i64 b, i64 i) {
+  Range r = keys_of(p, b);
+  const i64 at = r.hi - p.queries + i;
+  if (p.window) {
+    r.lo = max_of(r.lo, at - p.window + 1);
+    if (!p.causal) r.hi = min_of(r.hi, at + p.window);
+  }
+  if (p.causal) r.hi = min_of(r.hi, at + 1);
+  return r.hi > r.lo ? r : Range{0, 0};
+}
+
+// The work of one query tile: rows first .. first + rows of one head, against the key tiles of `range`.
+struct Item {
+  i64 b, h, first, rows;
+  Range tiles;
+  i64 work;  // key tiles that the layout leaves
+};
+
+static inline bool in_layout(const Attention& p, i64 b, i64 h, i64 query, i64 tile) {
+  if (!p.layout) return true;
+  return p.layout[b * p.layout_batch + h * p.layout_head + query / p.block * p.layout_row + tile * TILE / p.block];
+}
+
+// Where packed keys and values lie, as float or bf16.
+struct Packed {
+  bool halves = false;
+  char *k = nullptr, *v = nullptr;
+  i64 tiles = 0;            // per sequence and head
+  i64 dim = 0, vdim = 0;    // padded
+  i64 k_bytes = 0, v_bytes = 0;  // of one tile
+};
+
+// A partial result of decoding: one tile of keys for all rows (heads of a group × queries) of a KV head.
+struct Partial {
+  float *m, *l, *o;  // [rows], [rows], [rows, vdim]
+};
+
+struct Level {
+  const char* name;
+  bool bf16_products;  // can multiply bf16 as they are; otherwise they become fp32
+  // forward
+  void (*pack)(const Attention&, const Packed&, i64 b, i64 kv_head, i64 tile);
+  std::size_t (*attend_scratch)(const Attention&, const Packed&);
+  void (*attend)(const Attention&, const Packed&, const Item&, char* scratch, Counters&);
+  // decoding
+  std::size_t (*decode_scratch)(const Attention&);
+  void (*decode_tile)(const Attention&, i64 b, i64 kv_head, i64 begin, i64 end, const Partial&, char* scratch);
+  // 2^x of n floats with a polynomial of a degree
+  void (*exp2)(const float* x, float* y, i64 n, int degree);
+};
+
+// Levels that this build has and this processor runs, slowest first.
+int level_count();
+const Level* level_at(int i);
+bool bf16_products_pay();  // whether the forward pass gains from multiplying bf16 as they are
+
+Counters forward(const Level&, const Attention&);
+Counters decode(const Level&, const Attention&);
+
+// Calls task(0) .. task(workers - 1), each on a thread of its own.
+void parallel(int workers, void (*task)(void* context, int worker), void* context);
+
+}  // namespace longspan

@@ -1,0 +1,223 @@
+// Decoding: one tile of keys for all query heads that share them, read where they lie (fp32, bf16 or int8).
+#pragma once
+#include "forward.h"
+
+namespace longspan::LEVEL {
+namespace {
+
+// Queries as float and as bf16 [rows, dim padded], scores [rows, DECODE_TILE], W rows of keys or values as float.
+std::size_t decode_scratch(const Attention& p) {
+  const i64 rows = p.heads / p.kv_heads * p.queries;
+  return 4 * (rows * (round_up(p.dim, 32) * 2 + DECODE_TILE) + W * round_up(MAX_DIM, 32)) + 256;
+}
+
+INLINE vf load(const float* p) { return get<vf>(p); }
+INLINE vf load(const bf16* p) { return from_bf16(p); }
+INLINE vf load(const std::int8_t* p) { return from_i8(p); }
+
+INLINE float load_one(float x) { return x; }
+INLINE float load_one(bf16 x) { return float_of(x); }
+INLINE float load_one(std::int8_t x) { return x; }
+
+// Asks for the row of n elements at p before it is needed: the processor's own prefetcher stops at every page and
+// starts anew where keys and values take turns. An address behind the end is harmless.
+constexpr i64 AHEAD = 16;  // keys
+template <class K>
+INLINE void prefetch(const K* p, i64 n) {
+  for (i64 i = 0; i < n * (i64)sizeof(K); i += 64) __builtin_prefetch((const char*)p + i);
+}
+
+// s[j] = q . k[j] for W keys from k on, `token` elements apart.
+template <class K>
+INLINE vf dots(const float* q, const bf16* q16, const K* k, i64 token, i64 dim) {
+  vf sum[W];
+#if defined(__AVX512BF16__)
+  if constexpr (sizeof(K) == 2) {
+    for (int j = 0; j < W; ++j) sum[j] = vf{};
+    for (i64 d = 0; d < dim; d += 32) {
+      const __m512bh x = get<__m512bh>(q16 + d);
+      if (d + 32 <= dim) {
+#pragma GCC unroll 16
+        for (int j = 0; j < W; ++j)
+          sum[j] = (vf)_mm512_dpbf16_ps((__m512)sum[j], x, get<__m512bh>(k + j * token + d));
+      } else {
+        const __mmask32 left = (1u << (dim - d)) - 1;
+#pragma GCC unroll 16
+        for (int j = 0; j < W; ++j)
+          sum[j] = (vf)_mm512_dpbf16_ps((__m512)sum[j], x, (__m512bh)_mm512_maskz_loadu_epi16(left, k + j * token + d));
+      }
+    }
+    return sums(sum);
+  }
+#endif
+  (void)q16;
+#pragma GCC unroll 16
+  for (int j = 0; j < W; ++j) sum[j] = vf{};
+  i64 d = 0;
+  for (; d + W <= dim; d += W) {
+    const vf x = get<vf>(q + d);
+#pragma GCC unroll 16
+    for (int j = 0; j < W; ++j) sum[j] += x * load(k + j * token + d);
+  }
+  vf s = sums(sum);
+  for (; d < dim; ++d)
+    for (int j = 0; j < W; ++j) s[j] += q[d] * load_one(k[j * token + d]);
+  return s;
+}
+
+// V vectors of one row. Two vectors of bf16 come from one load, even elements and odd ones: `in_order` undoes that.
+template <int V>
+INLINE void load_row(const bf16* p, vf (&row)[V]) {
+  if constexpr (V % 2) {
+    for (int c = 0; c < V; ++c) row[c] = from_bf16(p + c * W);
+  } else {
+#pragma GCC unroll 4
+    for (int c = 0; c < V; c += 2) {
+      const vu pairs = get<vu>(p + c * W);
+      row[c] = (vf)(pairs << 16);
+      row[c + 1] = (vf)(pairs & 0xffff0000u);
+    }
+  }
+}
+template <int V, class K>
+INLINE void load_row(const K* p, vf (&row)[V]) {
+#pragma GCC unroll 4
+  for (int c = 0; c < V; ++c) row[c] = load(p + c * W);
+}
+template <class K, int V>
+INLINE void in_order(vf (&row)[V]) {
+  if constexpr (sizeof(K) == 2 && V % 2 == 0) {
+    for (int c = 0; c < V; c += 2) {
+      float both[2 * W];
+      for (int i = 0; i < W; ++i) both[2 * i] = row[c][i], both[2 * i + 1] = row[c + 1][i];
+      row[c] = get<vf>(both), row[c + 1] = get<vf>(both + W);
+    }
+  }
+}
+
+// o[R][vdim] = sum over n keys of p[r][j] v[j], R rows at once, V vectors of columns.
+template <class K, int R, int V>
+INLINE void weighted(const float* p, i64 ldp, const K* v, i64 token, i64 n, float* o, i64 vdim) {
+  vf sum[R][V];
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < V; ++c) sum[r][c] = vf{};
+  for (i64 j = 0; j < n; ++j) {
+    vf row[V];
+    load_row<V>(v + j * token, row);
+    prefetch(v + (j + AHEAD) * token, V * W);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const vf x = all(p[r * ldp + j]);
+#pragma GCC unroll 4
+      for (int c = 0; c < V; ++c) sum[r][c] += x * row[c];
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    in_order<K>(sum[r]);
+    for (int c = 0; c < V; ++c) put(o + r * vdim + c * W, sum[r][c]);
+  }
+}
+
+template <class K, int R>
+void weighted_rows(const float* p, i64 ldp, const K* v, i64 token, i64 n, float* o, i64 vdim) {
+  constexpr int V = LANES == 8 ? 2 : 4;
+  i64 d = 0;
+  for (; d + V * W <= vdim; d += V * W) weighted<K, R, V>(p, ldp, v + d, token, n, o + d, vdim);
+  for (; d + W <= vdim; d += W) weighted<K, R, 1>(p, ldp, v + d, token, n, o + d, vdim);
+  for (; d < vdim; ++d)
+    for (int r = 0; r < R; ++r) {
+      float sum = 0;
+      for (i64 j = 0; j < n; ++j) sum += p[r * ldp + j] * load_one(v[j * token + d]);
+      o[r * vdim + d] = sum;
+    }
+}
+
+template <class K, int DEGREE>
+void decode_keys(const Attention& p, i64 b, i64 kv_head, i64 begin, i64 end, const Partial& to, char* scratch) {
+  const i64 group = p.heads / p.kv_heads, rows = group * p.queries, n = end - begin, padded = round_up(p.dim, 32);
+  float* q = (float*)scratch;
+  bf16* q16 = (bf16*)(q + rows * padded);
+  float* s = (float*)(q16 + rows * padded * 2);
+  const float factor = p.softcap > 0 ? LOG2E : p.scale * LOG2E;
+  for (i64 r = 0; r < rows; ++r) {
+    const i64 at = b * p.q.batch + (kv_head * group + r / p.queries) * p.q.head + r % p.queries * p.q.token;
+    if (p.type == Type::f32) convert<float>((const float*)p.q.data + at, q + r * padded, p.dim, padded);
+    else convert<float>((const bf16*)p.q.data + at, q + r * padded, p.dim, padded);
+    for (i64 d = 0; d < padded; ++d) q16[r * padded + d] = bf16_of(q[r * padded + d]);
+  }
+
+  const K* k = (const K*)p.k.data + b * p.k.batch + kv_head * p.k.head + begin * p.k.token;
+  for (i64 j = 0; j < n; j += W) {
+    const i64 here = min_of(W, n - j);
+    for (i64 i = 0; i < W; ++i) prefetch(k + (j + i + AHEAD) * p.k.token, p.dim);
+    K rest[W * MAX_DIM];
+    const K* from = k + j * p.k.token;
+    i64 token = p.k.token;
+    if (here < W) {  // the last few keys: beyond them nothing may be read
+      for (i64 i = 0; i < W; ++i)
+        for (i64 d = 0; d < p.dim; ++d) rest[i * p.dim + d] = i < here ? from[i * token + d] : K(0);
+      from = rest;
+      token = p.dim;
+    }
+    for (i64 r = 0; r < rows; ++r)
+      put(s + r * DECODE_TILE + j, dots<K>(q + r * padded, q16 + r * padded, from, token, p.dim));
+  }
+
+  const float* k_scale = p.k_scale ? p.k_scale + (b * p.kv_heads + kv_head) * p.keys + begin : nullptr;
+  const float* v_scale = p.v_scale ? p.v_scale + (b * p.kv_heads + kv_head) * p.keys + begin : nullptr;
+  for (i64 r = 0; r < rows; ++r) {
+    float* row = s + r * DECODE_TILE;
+    const Range keys = visible(p, b, r % p.queries);
+    if (k_scale)
+      for (i64 j = 0; j < n; ++j) row[j] *= k_scale[j];
+    if (p.softcap > 0)
+      for (i64 j = 0; j < n; j += W) put(row + j, tanh_of(get<vf>(row + j) * (p.scale / p.softcap)) * p.softcap);
+    for (i64 j = 0; j < min_of(n, keys.lo - begin); ++j) row[j] = -INFINITY;
+    for (i64 j = max_of(0, keys.hi - begin); j < round_up(n, W); ++j) row[j] = -INFINITY;
+    for (i64 j = n; j < round_up(n, W); ++j) row[j] = -INFINITY;
+    vf most = all(-INFINITY), sum = vf{};
+    for (i64 j = 0; j < n; j += W) most = larger(get<vf>(row + j), most);
+    const float m = max_of_lanes(most) * factor, base = m == -INFINITY ? 0 : m;
+    for (i64 j = 0; j < n; j += W) {
+      const vf weight = exp2_of<DEGREE>(get<vf>(row + j) * factor - base);
+      sum += weight;
+      put(row + j, weight);
+    }
+    if (v_scale)
+      for (i64 j = 0; j < n; ++j) row[j] *= v_scale[j];
+    to.m[r] = m;
+    to.l[r] = sum_of(sum);
+  }
+
+  const K* v = (const K*)p.v.data + b * p.v.batch + kv_head * p.v.head + begin * p.v.token;
+  i64 r = 0;
+  const auto at = [&] { return to.o + r * p.vdim; };
+  for (; r + 4 <= rows; r += 4) weighted_rows<K, 4>(s + r * DECODE_TILE, DECODE_TILE, v, p.v.token, n, at(), p.vdim);
+  const float* last = s + r * DECODE_TILE;
+  switch (rows - r) {
+    case 3: weighted_rows<K, 3>(last, DECODE_TILE, v, p.v.token, n, at(), p.vdim); break;
+    case 2: weighted_rows<K, 2>(last, DECODE_TILE, v, p.v.token, n, at(), p.vdim); break;
+    case 1: weighted_rows<K, 1>(last, DECODE_TILE, v, p.v.token, n, at(), p.vdim); break;
+  }
+}
+
+template <class K>
+void decode_degree(const Attention& p, i64 b, i64 kv_head, i64 begin, i64 end, const Partial& to, char* scratch) {
+  switch (p.degree) {  // decoding waits for memory: two degrees are enough
+    case 0: return decode_keys<K, 0>(p, b, kv_head, begin, end, to, scratch);
+    case 2:
+    case 3: return decode_keys<K, 3>(p, b, kv_head, begin, end, to, scratch);
+    default: return decode_keys<K, 6>(p, b, kv_head, begin, end, to, scratch);
+  }
+}
+
+void decode_tile(const Attention& p, i64 b, i64 kv_head, i64 begin, i64 end, const Partial& to, char* scratch) {
+  switch (p.kv_type) {
+    case Type::f32: return decode_degree<float>(p, b, kv_head, begin, end, to, scratch);
+    case Type::bf16: return decode_degree<bf16>(p, b, kv_head, begin, end, to, scratch);
+    case Type::i8: return decode_degree<std::int8_t>(p, b, kv_head, begin, end, to, scratch);
+  }
+}
+
+}  // namespace
+}  // namespace longspan::LEVEL

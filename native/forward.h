@@ -1,0 +1,176 @@
+// Attention of one query tile: FlashAttention's loop (2205.14135, 2307.08691) with FlashAttention-4's softmax.
+#pragma once
+#include "products.h"
+
+namespace longspan::LEVEL {
+namespace {
+
+constexpr float LOG2E = 1.44269504f, LN2 = 0.693147181f;
+
+struct Rows {  // of one work item
+  float m[TILE];       // what scores are compared to, in powers of two; the maximum, up to the threshold
+  vf sum[TILE];        // of 2^(score - m), by lanes
+  Range keys[TILE];    // that the row sees
+};
+
+template <class T>
+struct Scratch {
+  Rows* rows;
+  T* q;      // [TILE, dim]
+  float* s;  // [TILE, STEP * TILE]
+  T* p;      // [TILE, STEP * TILE]
+  float* o;  // [TILE, vdim]
+};
+
+std::size_t attend_scratch(const Attention&, const Packed& packed) {
+  return sizeof(Rows) + 4 * TILE * (packed.dim + 2 * STEP * TILE + packed.vdim) + 256;
+}
+
+template <class T>
+INLINE Scratch<T> carve(char* from, const Packed& packed) {
+  Scratch<T> s;
+  const auto take = [&](i64 bytes) {
+    char* here = from;
+    from += round_up(bytes, 64);
+    return here;
+  };
+  s.rows = (Rows*)take(sizeof(Rows));
+  s.q = (T*)take(4 * TILE * packed.dim);
+  s.s = (float*)take(4 * TILE * STEP * TILE);
+  s.p = (T*)take(4 * TILE * STEP * TILE);
+  s.o = (float*)take(4 * TILE * packed.vdim);
+  return s;
+}
+
+INLINE void put_row(float* to, vf x) { put(to, x); }
+INLINE void put_row(bf16* to, vf x) { put(to, to_bf16(x)); }
+
+// Scores s[n] of one row become weights p[n] = 2^(s * factor - m); m, the row's sum and its output o move along.
+template <class T, int DEGREE>
+void softmax_row(const float* s, T* p, int n, float factor, float threshold, float& m, vf& sum, float* o, i64 vdim,
+                 Counters& counters) {
+  vf most[2] = {all(-INFINITY), all(-INFINITY)};
+  for (int j = 0; j < n; j += 2 * W) {
+    most[0] = larger(get<vf>(s + j), most[0]);
+    most[1] = larger(get<vf>(s + j + W), most[1]);
+  }
+  const float now = max_of_lanes(larger(most[0], most[1])) * factor;
+  if (now > m) {
+    const bool first = m == -INFINITY;
+    counters.grown += !first;
+    if (first) {
+      m = now;
+    } else if (now - m > threshold) {
+      const float shrink = ::exp2f(m - now);
+      sum *= shrink;
+      for (i64 d = 0; d < vdim; d += W) put(o + d, get<vf>(o + d) * shrink);
+      m = now;
+    } else {
+      ++counters.skipped;
+    }
+  }
+  const float base = m == -INFINITY ? 0.f : m;  // a row that has seen nothing: all weights become 0
+  vf total = sum;
+#pragma GCC unroll 4
+  for (int j = 0; j < n; j += W) {
+    const vf weight = exp2_of<DEGREE>(get<vf>(s + j) * factor - base);
+    total += weight;
+    put_row(p + j, weight);
+  }
+  sum = total;
+}
+
+template <class T>
+using SoftmaxRow = void (*)(const float*, T*, int, float, float, float&, vf&, float*, i64, Counters&);
+
+template <class T>
+SoftmaxRow<T> softmax_row_of(int degree) {
+  switch (degree) {
+    case 2: return softmax_row<T, 2>;
+    case 3: return softmax_row<T, 3>;
+    case 4: return softmax_row<T, 4>;
+    case 5: return softmax_row<T, 5>;
+    case 6: return softmax_row<T, 6>;
+    default: return softmax_row<T, 0>;
+  }
+}
+
+// One row of a tile: soft-capping, and -inf for the keys outside of `keys`, the first of them being key `at`.
+INLINE void mask_row(float* s, i64 at, Range keys) {
+  for (i64 j = 0; j < min_of(TILE, keys.lo - at); ++j) s[j] = -INFINITY;
+  for (i64 j = max_of(0, keys.hi - at); j < TILE; ++j) s[j] = -INFINITY;
+}
+
+template <class T, class S>
+void attend_item(const Attention& p, const Packed& packed, const Item& item, char* scratch, Counters& counters) {
+  const Scratch<T> w = carve<T>(scratch, packed);
+  const i64 kv_head = item.h / (p.heads / p.kv_heads);
+  const i64 first_tile = (item.b * p.kv_heads + kv_head) * packed.tiles;
+  const i64 rows = round_up(item.rows, MR), width = STEP * TILE;
+  const float factor = p.softcap > 0 ? LOG2E : p.scale * LOG2E;
+  const SoftmaxRow<T> softmax = softmax_row_of<T>(p.degree);
+
+  for (i64 r = 0; r < rows; ++r) {
+    const bool real = r < item.rows;
+    const i64 i = item.first + r;
+    convert<T>((const S*)p.q.data + item.b * p.q.batch + item.h * p.q.head + i * p.q.token, w.q + r * packed.dim,
+               real ? p.dim : 0, packed.dim);
+    // A sink is a key without a value, seen first.
+    w.rows->m[r] = p.sinks ? p.sinks[item.h] * LOG2E : -INFINITY;
+    w.rows->sum[r] = vf{};
+    if (p.sinks) w.rows->sum[r][0] = 1;
+    w.rows->keys[r] = real ? visible(p, item.b, i) : Range{0, 0};
+  }
+  for (i64 d = 0; d < rows * packed.vdim; d += W) put(w.o + d, vf{});
+
+  for (i64 t = item.tiles.lo; t < item.tiles.hi;) {
+    i64 tile[STEP];
+    const T* v[STEP];
+    int n = 0;
+    for (; t < item.tiles.hi && n < STEP; ++t)
+      if (in_layout(p, item.b, item.h, item.first, t)) {
+        tile[n] = t;
+        v[n++] = (const T*)(packed.v + (first_tile + t) * packed.v_bytes);
+      }
+    if (!n) break;
+    for (int j = 0; j < n; ++j) {
+      const T* k = (const T*)(packed.k + (first_tile + tile[j]) * packed.k_bytes);
+      product<T>(rows, TILE, w.q, packed.dim, &k, 1, TILE * PAIR<T>, packed.dim / PAIR<T>, w.s + j * TILE, width,
+                 false);
+    }
+    for (i64 r = 0; r < rows; ++r) {
+      float* s = w.s + r * width;
+      if (p.softcap > 0)
+        for (i64 j = 0; j < n * TILE; j += W) put(s + j, tanh_of(get<vf>(s + j) * (p.scale / p.softcap)) * p.softcap);
+      const Range keys = w.rows->keys[r];
+      for (int j = 0; j < n; ++j)
+        if (tile[j] * TILE < keys.lo || (tile[j] + 1) * TILE > keys.hi) mask_row(s + j * TILE, tile[j] * TILE, keys);
+      softmax(s, w.p + r * width, n * TILE, factor, p.threshold, w.rows->m[r], w.rows->sum[r], w.o + r * packed.vdim,
+              packed.vdim, counters);
+    }
+    product<T>(rows, packed.vdim, w.p, width, v, n, packed.vdim * PAIR<T>, TILE / PAIR<T>, w.o, packed.vdim, true);
+  }
+
+  for (i64 r = 0; r < item.rows; ++r) {
+    const i64 i = item.first + r;
+    const float sum = sum_of(w.rows->sum[r]), m = w.rows->m[r];
+    const float inverse = sum == 0 ? 0 : 1 / sum;  // a row that sees nothing is zero
+    S* out = (S*)p.out + item.b * p.outs.batch + item.h * p.outs.head + i * p.outs.token;
+    const float* o = w.o + r * packed.vdim;
+    for (i64 d = 0; d < p.vdim; ++d) {
+      if constexpr (sizeof(S) == 4) out[d] = o[d] * inverse;
+      else out[d] = bf16_of(o[d] * inverse);
+    }
+    if (p.lse) p.lse[(item.b * p.heads + item.h) * p.queries + i] = sum == 0 ? -INFINITY : m * LN2 + ::logf(sum);
+  }
+}
+
+void attend(const Attention& p, const Packed& packed, const Item& item, char* scratch, Counters& counters) {
+  if constexpr (HALVES)
+    if (packed.halves) return attend_item<bf16, bf16>(p, packed, item, scratch, counters);
+  if (p.type == Type::f32) attend_item<float, float>(p, packed, item, scratch, counters);
+  else attend_item<float, bf16>(p, packed, item, scratch, counters);
+}
+
+}  // namespace
+}  // namespace longspan::LEVEL

@@ -1,0 +1,58 @@
+// Which of the compiled levels this processor can run. Nothing here, or called before this, uses more than the base
+// instructions of the architecture.
+#include "attention.h"
+
+namespace longspan {
+namespace portable { extern const Level level; }
+namespace avx2 { extern const Level level; }
+namespace avx512 { extern const Level level; }
+namespace avx512_bf16 { extern const Level level; }
+
+namespace {
+
+struct Levels {
+  const Level* found[8];
+  int count = 0;
+  Levels() {
+    found[count++] = &portable::level;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#ifdef HAVE_avx2
+    if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return;
+    found[count++] = &avx2::level;
+#endif
+#ifdef HAVE_avx512
+    if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")))
+      return;
+    found[count++] = &avx512::level;
+#endif
+#ifdef HAVE_avx512_bf16
+    if (!__builtin_cpu_supports("avx512bf16")) return;
+    found[count++] = &avx512_bf16::level;
+#endif
+#endif
+  }
+};
+
+const Levels& levels() {
+  static const Levels all;
+  return all;
+}
+
+}  // namespace
+
+int level_count() { return levels().count; }
+const Level* level_at(int i) { return levels().found[i]; }
+
+// Intel's cores start a bf16 dot product every other cycle, half the rate of two fused multiply-adds in fp32 (Emerald
+// Rapids: 88 against 173 GFLOP/s a core). AMD's documents say every cycle, twice their rate of fp32.
+bool bf16_products_pay() {
+#if defined(__x86_64__)
+  return !__builtin_cpu_is("intel");
+#else
+  return true;
+#endif
+}
+
+}  // namespace longspan

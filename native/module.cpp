@@ -1,0 +1,86 @@
+// The Python module: addresses and numbers in, work done without the interpreter's lock. Whoever calls (kernels/native.py)
+// has checked shapes, types and strides; nothing here is public.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "attention.h"
+
+namespace nb = nanobind;
+using namespace longspan;
+
+namespace {
+
+using Address = std::uintptr_t;
+
+template <class T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+const Level& level_by_index(int i) {
+  if (i < 0 || i >= level_count()) throw nb::index_error("no such level");
+  return *level_at(i);
+}
+
+using Counts = std::tuple<i64, i64, i64, i64>;
+
+template <Counters (*Run)(const Level&, const Attention&)>
+Counts run(int level, int type, int kv_type, std::array<Address, 5> tensors, std::array<i64, 12> strides,
+           std::array<i64, 7> shape, bool causal, i64 window, float scale, float softcap, Address sinks, Address starts,
+           Address lengths, std::array<Address, 2> kv_scales, Address layout, std::array<i64, 4> layout_strides,
+           int degree, float threshold, bool longest_first, int halves, int workers) {
+  Attention p;
+  p.q = {at<void>(tensors[0]), strides[0], strides[1], strides[2]};
+  p.k = {at<void>(tensors[1]), strides[3], strides[4], strides[5]};
+  p.v = {at<void>(tensors[2]), strides[6], strides[7], strides[8]};
+  p.out = at<void>(tensors[3]);
+  p.outs = {nullptr, strides[9], strides[10], strides[11]};
+  p.lse = at<float>(tensors[4]);
+  p.type = static_cast<Type>(type);
+  p.kv_type = static_cast<Type>(kv_type);
+  p.k_scale = at<float>(kv_scales[0]);
+  p.v_scale = at<float>(kv_scales[1]);
+  std::tie(p.batch, p.heads, p.kv_heads, p.queries, p.keys, p.dim, p.vdim) = std::tuple_cat(shape);
+  p.causal = causal;
+  p.window = window;
+  p.scale = scale;
+  p.softcap = softcap;
+  p.sinks = at<float>(sinks);
+  p.starts = at<i64>(starts);
+  p.lengths = at<i64>(lengths);
+  p.layout = at<std::uint8_t>(layout);
+  std::tie(p.layout_batch, p.layout_head, p.layout_row, p.block) = std::tuple_cat(layout_strides);
+  p.degree = degree;
+  p.threshold = threshold;
+  p.longest_first = longest_first;
+  p.halves = halves < 0 ? bf16_products_pay() : halves;
+  p.workers = workers;
+  const Level& chosen = level_by_index(level);
+  nb::gil_scoped_release release;
+  const Counters c = Run(chosen, p);
+  return {c.grown, c.skipped, c.tiles, c.all_tiles};
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.attr("INTERFACE") = 1;  // raised with the arguments below; native.py knows the same number
+  m.def("levels", [] {
+    std::vector<std::string> names;
+    for (int i = 0; i < level_count(); ++i) names.emplace_back(level_at(i)->name);
+    return names;
+  });
+  m.def("attention", &run<forward>);
+  m.def("decode_attention", &run<decode>);
+  m.def("exp2", [](int level, Address x, Address y, i64 n, int degree) {
+    level_by_index(level).exp2(at<float>(x), at<float>(y), n, degree);
+  });
+}

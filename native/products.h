@@ -1,0 +1,129 @@
+// Packing, and the one matrix product: C[rows, n] (+)= A[rows, k] B[k, n].
+//
+// A lies row by row. B is packed: for float [k][n]; for bf16 [k / 2][n][2], two steps of k side by side, as the dot
+// product instruction wants them. Keys are packed transposed (n = keys, k = dim), values as they are (n = dim,
+// k = keys), in tiles of TILE keys.
+#pragma once
+#include "simd.h"
+
+namespace longspan::LEVEL {
+namespace {
+
+#if defined(__AVX512BF16__)
+constexpr bool HALVES = true;
+#else
+constexpr bool HALVES = false;
+#endif
+
+constexpr int MR = 4;                    // rows and
+constexpr int NV = LANES == 8 ? 2 : 4;   // vectors of columns of C held in registers
+
+template <class T> constexpr int PAIR = sizeof(float) / sizeof(T);
+
+// One step: C += a column of A times a row of B (bf16: two of each).
+INLINE void step(vf (&c)[MR][NV], const float* a, i64 lda, const float* b, int vectors) {
+  vf row[NV];
+#pragma GCC unroll 4
+  for (int j = 0; j < vectors; ++j) row[j] = get<vf>(b + j * W);
+#pragma GCC unroll 4
+  for (int i = 0; i < MR; ++i) {
+    const vf x = all(a[i * lda]);
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; ++j) c[i][j] += x * row[j];
+  }
+}
+
+#if defined(__AVX512BF16__)
+INLINE void step(vf (&c)[MR][NV], const bf16* a, i64 lda, const bf16* b, int vectors) {
+  __m512bh row[NV];
+#pragma GCC unroll 4
+  for (int j = 0; j < vectors; ++j) row[j] = get<__m512bh>(b + j * 2 * W);
+#pragma GCC unroll 4
+  for (int i = 0; i < MR; ++i) {
+    const __m512bh x = (__m512bh)_mm512_set1_epi32(get<int>(a + i * lda));
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; ++j) c[i][j] = (vf)_mm512_dpbf16_ps((__m512)c[i][j], x, row[j]);
+  }
+}
+#endif
+
+// MR rows and V vectors of columns of C, over `tiles` blocks of B with `steps` steps each; A goes on from block to block.
+template <class T, int V>
+INLINE void block(const T* a, i64 lda, const T* const* b, int tiles, i64 ldb, i64 at, int steps, float* c, i64 ldc,
+                  bool add) {
+  vf sum[MR][NV];
+#pragma GCC unroll 4
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < V; ++j) sum[i][j] = add ? get<vf>(c + i * ldc + j * W) : vf{};
+  for (int t = 0; t < tiles; ++t) {
+    const T* from = b[t] + at;
+    for (int k = 0; k < steps; ++k, a += PAIR<T>, from += ldb) step(sum, a, lda, from, V);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < V; ++j) put(c + i * ldc + j * W, sum[i][j]);
+}
+
+// rows is a multiple of MR, n of W. ldb: elements of B from one step to the next.
+template <class T>
+void product(i64 rows, i64 n, const T* a, i64 lda, const T* const* b, int tiles, i64 ldb, int steps, float* c, i64 ldc,
+             bool add) {
+  for (i64 col = 0; col < n; col += NV * W) {
+    const i64 vectors = min_of(NV, (n - col) / W);
+    for (i64 r = 0; r < rows; r += MR) {
+      const T* from = a + r * lda;
+      float* to = c + r * ldc + col;
+      const i64 at = col * PAIR<T>;
+      switch (vectors) {
+        case 1: block<T, 1>(from, lda, b, tiles, ldb, at, steps, to, ldc, add); break;
+        case 2: block<T, 2>(from, lda, b, tiles, ldb, at, steps, to, ldc, add); break;
+        case 3: block<T, NV < 3 ? NV : 3>(from, lda, b, tiles, ldb, at, steps, to, ldc, add); break;
+        default: block<T, NV>(from, lda, b, tiles, ldb, at, steps, to, ldc, add);
+      }
+    }
+  }
+}
+
+// n elements of the source's type as T, then zeros up to `padded`.
+template <class T, class S>
+INLINE void convert(const S* from, T* to, i64 n, i64 padded) {
+  for (i64 i = 0; i < n; ++i) {
+    if constexpr (sizeof(T) == sizeof(S)) to[i] = from[i];
+    else if constexpr (sizeof(T) == 4) to[i] = float_of(from[i]);
+    else to[i] = bf16_of(from[i]);
+  }
+  for (i64 i = n; i < padded; ++i) to[i] = 0;
+}
+
+template <class T, class S>
+void pack_tile(const Attention& p, const Packed& packed, i64 b, i64 head, i64 tile) {
+  const Range keys = keys_of(p, b);
+  const i64 at = (b * p.kv_heads + head) * packed.tiles + tile;
+  T* k = reinterpret_cast<T*>(packed.k + at * packed.k_bytes);
+  T* v = reinterpret_cast<T*>(packed.v + at * packed.v_bytes);
+  alignas(64) T row[MAX_DIM];
+  for (i64 j = 0; j < TILE; ++j) {
+    const i64 key = tile * TILE + j;
+    const bool real = key >= keys.lo && key < keys.hi;  // the rest may be memory that nobody has written
+    const S* source = (const S*)p.k.data + b * p.k.batch + head * p.k.head + key * p.k.token;
+    convert<T>(source, row, real ? p.dim : 0, packed.dim);
+    for (i64 d = 0; d < packed.dim; d += PAIR<T>)
+      for (int i = 0; i < PAIR<T>; ++i) k[d * TILE + j * PAIR<T> + i] = row[d + i];
+    source = (const S*)p.v.data + b * p.v.batch + head * p.v.head + key * p.v.token;
+    convert<T>(source, row, real ? p.vdim : 0, packed.vdim);
+    T* to = v + j / PAIR<T> * packed.vdim * PAIR<T> + j % PAIR<T>;
+    for (i64 d = 0; d < packed.vdim; ++d) to[d * PAIR<T>] = row[d];
+  }
+}
+
+void pack(const Attention& p, const Packed& packed, i64 b, i64 head, i64 tile) {
+  if constexpr (HALVES)
+    if (packed.halves) return pack_tile<bf16, bf16>(p, packed, b, head, tile);
+  if (p.type == Type::f32) pack_tile<float, float>(p, packed, b, head, tile);
+  else pack_tile<float, bf16>(p, packed, b, head, tile);
+}
+
+}  // namespace
+}  // namespace longspan::LEVEL

@@ -1,0 +1,34 @@
+"""The gradient of attention, deterministic: no sum depends on the order in which threads arrive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longspan.kernels import native, reference
+from longspan.kernels.native import Tuning
+
+
+class Attention(torch.autograd.Function):
+    """Native forward; the backward, `reference.gradients`, is torch's matrix products in a fixed order.
+
+    Not differentiable through lse, nor by sinks.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any], tuning: Tuning, workers: int | None
+    ) -> tuple[Tensor, Tensor]:
+        out, lse = native.attention(q, k, v, tuning=tuning, workers=workers, **options)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.options = options
+        ctx.mark_non_differentiable(lse)
+        return out, lse
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, lse = ctx.saved_tensors
+        dq, dk, dv = reference.gradients(q, k, v, out, lse, grad, **ctx.options)
+        return dq, dk, dv, None, None, None
