@@ -576,6 +576,7 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     told = threading.Event()
+    others = set(threading.enumerate())  # of a program that calls this
 
     def tell() -> None:
         if not told.is_set():
@@ -626,17 +627,17 @@ def main() -> NoReturn:
             code = 70
     signal.signal(signal.SIGINT, before)
     sys.stdout.flush()
-    if code and _engine_runs():
+    if code and _engine_runs(others):
         sys.stderr.flush()
         os._exit(code)  # a wrong path should not have to wait until the model is loaded, only to be told
     gc.freeze()  # else the interpreter walks through the whole model once more: 0.6 s
     sys.exit(code)
 
 
-def _engine_runs() -> bool:
-    """Whether a model is loading or at work in its thread, which the interpreter would wait for. As after a Ctrl-C it
-    may be left: on disk everything appears whole or not at all."""
-    return any(thread.name.startswith("longspan-engine") for thread in threading.enumerate())
+def _engine_runs(others: set[threading.Thread]) -> bool:
+    """Whether a model is loading or at work in a thread of this command, for which the interpreter would wait. As after
+    a Ctrl-C it may be left: on disk everything appears whole or not at all."""
+    return any(thread.name.startswith("longspan-engine") for thread in set(threading.enumerate()) - others)
 
 
 def _say(message: str) -> None:
