@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -25,6 +26,11 @@ SETTINGS = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 needs_native = pytest.mark.skipif(not kernels.levels(), reason="the native kernels are not built")
+
+
+def test_the_kernels_are_there_where_a_compiler_is() -> None:
+    """Else a build that fails would only skip the tests that need it."""
+    assert kernels.levels() or not shutil.which("c++")
 
 
 @dataclass

@@ -35,9 +35,7 @@ VERSION = 4  # of the conversions: another number makes them anew, and with them
 SAMPLE = 1 << 18  # bytes looked at to tell text from binary and to guess an encoding
 GLANCE = 1 << 16  # characters of a page in which its first words are looked for
 MAX_BYTES = 2_000_000_000  # of one document, unpacked
-MARKUP_BYTES = (
-    200_000_000  # of an Office document's or e-book's parts, unpacked: a converter takes twenty times as much
-)
+MARKUP_BYTES = 200_000_000  # of an office document's parts, unpacked: a converter takes twenty times as much
 
 CONVERTED = frozenset(".pdf .docx .epub .pptx .xlsx".split())
 HTML = frozenset(".html .htm .xhtml".split())

@@ -82,13 +82,8 @@ def _call_flash(
         "causal": causal,
         "window_size": (left, 0 if causal and window is not None else left),
         "softcap": softcap or 0.0,
+        "return_lse" if four else "return_attn_probs": True,  # with it, the log-sum-exp comes second
     }
-    if module == "flash_attn":
-        kwargs["return_attn_probs"] = True  # with it, the log-sum-exp comes second
-    elif module == "flash_attn_interface":
-        kwargs["return_attn_probs"] = True
-    else:
-        kwargs["return_lse"] = True
     out, lse, *_ = function(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), **kwargs)
     return out.transpose(1, 2), lse
 
