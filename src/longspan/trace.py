@@ -52,7 +52,8 @@ class Usage:
 
 @dataclass(slots=True)
 class Span:
-    """One step of a run. `input` and `output` are plain JSON values; `usage` is the span's own, not its children's."""
+    """One step of a run. `input`, `output` and `attributes` (what else is known of it, such as a call's limits) are
+    plain JSON values; `usage` is the span's own, not its children's."""
 
     name: str
     kind: str = "step"
@@ -63,15 +64,22 @@ class Span:
     usage: Usage = field(default_factory=Usage)
     error: str | None = None
     children: list[Span] = field(default_factory=list)
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     def total(self) -> Usage:
         """The usage of this span and everything below it; seconds are this span's wall time."""
-        total = self.usage
-        for child in self.children:
-            total = total + child.total()
+        total = sum((step.usage for step in self.walk()), Usage())
         return Usage(
             total.calls, total.prompt_tokens, total.completion_tokens, total.cached_tokens, self.seconds, total.cost
         )
+
+    def walk(self) -> Iterator[Span]:
+        """This span and all below it, in the order they began."""
+        todo = [self]
+        while todo:
+            here = todo.pop()
+            yield here
+            todo += reversed(here.children)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -83,6 +91,7 @@ class Span:
             "input": self.input,
             "output": self.output,
             "error": self.error,
+            "attributes": self.attributes,
             "children": [child.to_dict() for child in self.children],
         }
 
@@ -98,6 +107,7 @@ class Span:
             usage=Usage(**data["usage"]),
             error=data["error"],
             children=[cls.from_dict(child) for child in data["children"]],
+            attributes=data.get("attributes", {}),
         )
 
 

@@ -24,8 +24,9 @@ from longspan.corpus import Corpus
 from longspan.errors import LongspanError
 from longspan.evaluation.lengths import EMBEDDED
 from longspan.evaluation.provider import local_llm, peak_bytes
-from longspan.llm import Completion, LocalLLM, Message, Sampling
-from longspan.trace import Usage, span
+from longspan.llm import Call, Completion, LocalLLM, Message, Sampling
+from longspan.llm.protocol import note
+from longspan.trace import Usage
 from longspan.workflows import Settings, run
 
 ENDPOINT_WINDOW = 32_768  # taken where neither inspect nor the caller knows it
@@ -131,7 +132,7 @@ class InspectLLM:
             stop_seqs=list(stop) or None,
             response_schema=ResponseSchema(name="answer", json_schema=JSONSchema(**schema)) if schema else None,
         )
-        with span(f"chat {self.name}", "llm", [dict(message) for message in messages]) as step:
+        with Call.of(messages, max_tokens, sampling, stop, schema).recorded(self.name) as step:
             begin = time.perf_counter()
             output = await self.model.generate(
                 [kinds[message["role"]](content=message["content"]) for message in messages], config=config
@@ -139,8 +140,7 @@ class InspectLLM:
             step.children.clear()  # what a model of this machine noted below is this same call
             used = output.usage
             cached = (used.input_tokens_cache_read or 0) if used else 0
-            step.output = output.completion
-            step.usage = Usage(
+            usage = Usage(
                 1,
                 (used.input_tokens + cached) if used else 0,
                 used.output_tokens if used else 0,
@@ -148,9 +148,11 @@ class InspectLLM:
                 time.perf_counter() - begin,
                 used.total_cost if used else None,
             )
+            reason = "length" if output.stop_reason in ("max_tokens", "model_length") else "stop"
+            completion = Completion(output.completion, usage, reason)
+            note(step, completion)
         for name in self.spent.keys() & (output.metadata or {}).keys():
             self.spent[name] += (output.metadata or {})[name] or 0.0
         if on_text:
             on_text(output.completion)
-        reason = "length" if output.stop_reason in ("max_tokens", "model_length") else "stop"
-        return Completion(output.completion, step.usage, reason)
+        return completion

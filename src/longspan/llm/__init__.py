@@ -8,14 +8,16 @@ from pathlib import Path
 from longspan.errors import UsageError
 from longspan.llm.endpoint import EndpointLLM, Prices
 from longspan.llm.local import LocalLLM
-from longspan.llm.protocol import LLM, Completion, Message, Sampling, Scorer
+from longspan.llm.protocol import LLM, Call, Completion, Message, OffSchema, Sampling, Scorer
 
 __all__ = [
     "LLM",
+    "Call",
     "Completion",
     "EndpointLLM",
     "LocalLLM",
     "Message",
+    "OffSchema",
     "Prices",
     "Sampling",
     "Scorer",

@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from longspan.errors import LongspanError, UsageError
-from longspan.llm.protocol import Completion, Message, Sampling
+from longspan.llm.protocol import Call, Completion, Message, OffSchema, Sampling, note
 from longspan.surrogates import replace_surrogates
-from longspan.trace import Usage, span
+from longspan.trace import Usage
 
 CONCURRENT = 8  # calls under way at once
 RETRIES = 4  # of 408, 409, 429 and 5xx answers and lost connections, with exponential backoff (the SDK's)
@@ -184,10 +184,10 @@ class EndpointLLM:
         loop = asyncio.get_running_loop()
         self._gates = {known: gate for known, gate in self._gates.items() if not known.is_closed()}
         gate = self._gates.setdefault(loop, asyncio.Semaphore(CONCURRENT))
-        with span(f"chat {self.name}", "llm", [dict(message) for message in messages]) as step:
+        with Call.of(messages, max_tokens, sampling, stop, schema).recorded(self.name) as step:
             async with gate:
                 completion = await self._chat(messages, max_tokens, sampling, stop, schema, on_text)
-            step.output, step.usage = completion.text, completion.usage
+            note(step, completion)
         return completion
 
     async def _chat(
@@ -318,11 +318,12 @@ class EndpointLLM:
                     "made at once (llama_cpp.server does with --interrupt_requests false)?"
                 )
             raise StreamCut(f"{self._where()} stopped in the middle of its answer: ask again.", text)
-        if schema is not None and reason != "length":
-            text = self._checked(text, schema)
-        return Completion(
+        completion = Completion(
             text, self._usage(counted, messages, text, begin, max_tokens), "length" if reason == "length" else "stop"
         )
+        if schema is not None and reason != "length":
+            completion = replace(completion, text=self._checked(completion, schema))
+        return completion
 
     def _usage(self, counted: Any, messages: Sequence[Message], text: str, begin: float, max_tokens: int) -> Usage:
         usage = Usage(1, seconds=time.perf_counter() - begin)
@@ -338,21 +339,24 @@ class EndpointLLM:
             usage.cost = self.prices.of(usage)
         return usage
 
-    def _checked(self, text: str, schema: dict[str, Any]) -> str:
+    def _checked(self, completion: Completion, schema: dict[str, Any]) -> str:
         """The JSON in an answer that was to follow `schema`, without the fence that some models put around it."""
+        text = completion.text
         fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
         found = fenced[1] if fenced else text
         try:
             followed = _follows(json.loads(found), schema)
         except (ValueError, RecursionError) as error:
-            raise LongspanError(
+            raise OffSchema(
                 f"{self._where()} was asked for JSON and sent something else ({self._short(text)}): "
-                "use a model that follows schemas."
+                "use a model that follows schemas.",
+                completion,
             ) from error
         if not followed:
-            raise LongspanError(
+            raise OffSchema(
                 f"{self._where()} sent JSON that does not follow the schema ({self._short(found)}): "
-                "use a model that follows schemas."
+                "use a model that follows schemas.",
+                completion,
             )
         return found
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from longspan.errors import LongspanError
-from longspan.llm.protocol import Completion, Message, Sampling
+from longspan.llm.protocol import Call, Completion, Message, Sampling, note, scoring_key
 from longspan.surrogates import replace_surrogates
 from longspan.trace import Usage, span
 
@@ -136,7 +136,7 @@ class LocalLLM:
         Cancelling the task stops the generation at the next token, or once all that share its batch are cancelled.
         """
         chat = _Chat(list(messages), max_tokens, sampling, tuple(stop), schema, on_text)
-        with span(f"chat {self.name}", "llm", [dict(message) for message in messages]) as step:
+        with Call.of(messages, max_tokens, sampling, stop, schema).recorded(self.name) as step:
             self.warm()
             with self._lock:
                 self._waiting.append(chat)
@@ -146,7 +146,7 @@ class LocalLLM:
             except asyncio.CancelledError:
                 chat.cancel.set()
                 raise
-            step.output, step.usage = completion.text, completion.usage
+            note(step, completion)
         return completion
 
     def _serve(self) -> None:
@@ -216,7 +216,8 @@ class LocalLLM:
     async def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
         """For each (context, continuation): the log probability (nats) of each continuation token."""
         cancel = threading.Event()
-        with span(f"score {self.name}", "llm", {"pairs": len(pairs)}) as step:
+        with span(f"score {self.name}", "llm", {"pairs": [list(pair) for pair in pairs]}) as step:
+            step.attributes = {"key": scoring_key(self.name, pairs), "model": self.name}
             self.warm()
             work = self._worker.submit(self._score, list(pairs), cancel)
             try:
@@ -224,7 +225,7 @@ class LocalLLM:
             except asyncio.CancelledError:
                 cancel.set()
                 raise
-            step.usage = Usage(1, tokens, 0, 0, seconds)
+            step.output, step.usage = [list(scored) for scored in scores], Usage(1, tokens, 0, 0, seconds)
         return scores
 
     def _score(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from longspan.engine.sampling import Sampling
-from longspan.trace import Usage
+from longspan.errors import LongspanError
+from longspan.trace import Span, Usage, span
 
-__all__ = ["LLM", "Completion", "Message", "Sampling", "Scorer"]
+__all__ = ["LLM", "Call", "Completion", "Message", "OffSchema", "Sampling", "Scorer"]
 
 
 class Message(TypedDict):
@@ -31,6 +35,74 @@ class Completion:
     logprobs: tuple[float, ...] | None = None
     prefill_seconds: float | None = None
     decode_seconds: float | None = None
+
+
+class OffSchema(LongspanError):
+    """The model was asked for JSON of a schema and wrote something else: `completion`, which was paid for."""
+
+    def __init__(self, message: str, completion: Completion) -> None:
+        super().__init__(message)
+        self.completion = completion
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one call asks of a model: the same calls to the same model have the same key."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    sampling: Sampling
+    stop: tuple[str, ...]
+    schema: dict[str, Any] | None
+
+    @classmethod
+    def of(
+        cls,
+        messages: Sequence[Message],
+        max_tokens: int,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        stop: Sequence[str] = (),
+        schema: dict[str, Any] | None = None,
+    ) -> Call:
+        copied = tuple(Message(role=message["role"], content=message["content"]) for message in messages)
+        return cls(copied, max_tokens, sampling, tuple(stop), schema)
+
+    def key(self, model: str) -> str:
+        """The hash of the model, the messages and every parameter."""
+        return _hash(model, asdict(self))
+
+    def attributes(self, model: str) -> dict[str, Any]:
+        """What a trace keeps of the call besides its messages; parameters that are off are left out."""
+        given = {"max_tokens": self.max_tokens, **asdict(self.sampling), "stop": list(self.stop), "schema": self.schema}
+        off = {**asdict(Sampling()), "temperature": None, "stop": [], "schema": None}
+        kept = {name: value for name, value in given.items() if value != off.get(name, ())}
+        return {"key": self.key(model), "model": model, **kept}
+
+    @contextmanager
+    def recorded(self, model: str) -> Iterator[Span]:
+        """A span for this call; hand it the completion with `note`."""
+        with span(f"chat {model}", "llm", [dict(message) for message in self.messages]) as step:
+            step.attributes = self.attributes(model)
+            try:
+                yield step
+            except OffSchema as error:
+                note(step, error.completion)
+                raise
+
+
+def note(step: Span, completion: Completion) -> None:
+    """Write what came back into the call's span."""
+    step.output, step.usage = completion.text, completion.usage
+    step.attributes["finish_reason"] = completion.finish_reason
+
+
+def scoring_key(model: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """The key of a call of `Scorer.loglikelihood`."""
+    return _hash(model, [list(pair) for pair in pairs])
+
+
+def _hash(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, ensure_ascii=True, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class LLM(Protocol):
