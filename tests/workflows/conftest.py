@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longspan.llm import Completion, Message, Sampling
+from longspan.llm import Call, Completion, Message, Sampling
+from longspan.llm.protocol import note, scoring_key
 from longspan.trace import Usage, span
 from longspan.workflows import Settings
 
@@ -44,7 +45,7 @@ class Scripted:
         schema: dict[str, Any] | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> Completion:
-        with span("chat scripted", "llm", [dict(message) for message in messages]) as step:
+        with Call.of(messages, max_tokens, sampling, stop, schema).recorded("scripted") as step:
             prompt = messages[-1]["content"]
             self.prompts.append(prompt)
             read = sum(self.count_tokens(message["content"]) for message in messages)
@@ -55,9 +56,9 @@ class Scripted:
                 if on_text:
                     on_text(word)
             reason = "length" if len(words) > max_tokens else "stop"
-            step.usage = Usage(1, read, min(len(words), max_tokens))
-            step.output = text
-        return Completion(text, step.usage, reason)
+            completion = Completion(text, Usage(1, read, min(len(words), max_tokens)), reason)
+            note(step, completion)
+        return completion
 
 
 class ScriptedScorer(Scripted):
@@ -67,6 +68,13 @@ class ScriptedScorer(Scripted):
         super().__init__("", window=window, reader="extract")
 
     async def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
+        with span("score scripted", "llm") as step:
+            step.attributes = {"key": scoring_key("scripted", pairs)}
+            step.output = [list(scored) for scored in self._scores(pairs)]
+        return self._scores(pairs)
+
+    @staticmethod
+    def _scores(pairs: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
         return [
             tuple(-1.0 if word.lower().strip("?.,") in context.lower() else -4.0 for word in continuation.split())
             for context, continuation in pairs

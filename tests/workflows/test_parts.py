@@ -54,7 +54,7 @@ def test_a_budget_over_a_model_that_cannot_score_cannot_score() -> None:
 
 def test_a_journal_keeps_finished_steps_and_ignores_a_cut_line() -> None:
     journal = Journal("question", "model")
-    key = journal.key("part", 1)
+    key = "part 1"
     journal.put(key, "found \ud800 this")
     with journal.path.open("a") as file:
         file.write('{"key": "abc", "val')

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from longspan.corpus import Document
 from longspan.retrieval import Encoder
 from longspan.trace import Span, Usage
+from longspan.workflows.budget import Budget
 
 ReaderName = Literal["auto", "extract", "generate"]
 
@@ -85,13 +86,13 @@ class Settings:
     """What every workflow may be told besides question, corpus and model.
 
     `reader` "auto" takes the one known to suit the model. `max_tokens` bounds the generated answer. `budget` bounds the
-    tokens (read and written) of the whole run; None is no bound. `on_text` receives the answer as it is made,
-    `on_progress(what, done, total)` the long steps before it.
+    whole run (a number alone: its tokens, read and written); None is no bound. `on_text` receives the answer as it is
+    made, `on_progress(what, done, total)` the long steps before it.
     """
 
     reader: ReaderName = "auto"
     max_tokens: int = 256
-    budget: int | None = None
+    budget: Budget | int | None = None
     on_text: Callable[[str], None] | None = None
     on_progress: Callable[[str, int, int], None] | None = None
     encoder: Encoder = field(default_factory=Encoder)

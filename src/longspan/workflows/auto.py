@@ -7,6 +7,7 @@ from longspan.llm import LLM
 from longspan.registry import find, register
 from longspan.trace import span
 from longspan.workflows.answer import Answer, Settings
+from longspan.workflows.budget import Budget
 from longspan.workflows.generate import reading_budget
 from longspan.workflows.question import kind_of
 from longspan.workflows.retrieve import reader_of
@@ -22,7 +23,8 @@ def choose(question: str, corpus: Corpus, llm: LLM, settings: Settings) -> tuple
     if reader == "generate" and tokens <= reading_budget(question, llm, settings):
         return "direct", f"the text, about {tokens} tokens, fits the model's effective window of {llm.effective_window}"
     if kind != "fact":
-        if settings.budget is not None and reader == "generate" and tokens * 1.2 > settings.budget:
+        most = Budget.of(settings.budget).tokens
+        if most is not None and reader == "generate" and tokens * 1.2 > most:
             return "retrieve", f"a {kind} takes the whole text, but that would cost more than the budget"
         return "map-reduce", f"a {kind} takes the whole text"
     return "retrieve", "a fact is found by search"

@@ -2,7 +2,7 @@
 
 Map: every part of the text (as much as the model reads well at once) is asked for what it holds. Reduce: lists are
 joined and counted by the program, without the model; notes are condensed by the model, in as many rounds as their
-length takes. Finished parts are kept, so that a run that was stopped goes on where it was.
+length takes.
 
 With the *extract* reader nothing is written by the model: a list is every unit that has the question's words, a count
 is their number, and a summary is one sentence for each theme (cluster of passages) of the text.
@@ -27,7 +27,7 @@ from longspan.trace import span
 from longspan.workflows.answer import Answer, Citation, Settings
 from longspan.workflows.budget import BudgetSpent
 from longspan.workflows.generate import REFUSAL, reading_budget
-from longspan.workflows.journal import Journal
+from longspan.workflows.parallel import parallel
 from longspan.workflows.passages import Unit, everything, flat, units
 from longspan.workflows.question import kind_of
 from longspan.workflows.retrieve import reader_of
@@ -50,7 +50,6 @@ NOTES_REDUCE = (
 )
 NONE = "NONE"
 PART_TOKENS = 1024  # a part no larger than this is read well also by small models; large windows read 4 times as much
-CONCURRENT = 8
 CITATIONS = 12
 EXTRACT_SHARE = 0.75  # a unit that covers this share of the question's words belongs to the list
 SUMMARY_UNITS = 8
@@ -58,7 +57,7 @@ SUMMARY_UNITS = 8
 
 @register("workflow", "map-reduce")
 async def map_reduce(question: str, corpus: Corpus, llm: LLM, settings: Settings) -> Answer:
-    """Read every part, then join what was found; parallel, and resumed when it was interrupted."""
+    """Read every part, several at once, then join what was found."""
     reader, why = reader_of(llm, settings)
     note = f"Reader {reader}: {why}."
     kind = kind_of(question)
@@ -80,41 +79,27 @@ async def _map(
     question: str, template: str, parts: Sequence[Passage], corpus: Corpus, llm: LLM, settings: Settings
 ) -> tuple[list[tuple[Passage, str]], int]:
     """What each part holds, in reading order, parts with nothing left out; and how many parts were not read."""
-    journal = Journal(question, llm.name, template, settings.max_tokens)
     limit = _note_tokens(reading_budget(question, llm, settings), settings)
-    gate = asyncio.Semaphore(CONCURRENT)
     finished = 0
 
     async def one(part: Passage) -> str | None:
         nonlocal finished
         document = corpus.document(part.document)
         text = document.text[part.start : part.end]
-        key = journal.key(document.name, text)
-        reply = journal.get(key)
-        if reply is None:
-            async with gate:
-                prompt = template.format(source=document.name, text=text, question=question)
-                messages: list[Message] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}]
-                try:
-                    reply = (await llm.chat(messages, max_tokens=limit)).text.strip()
-                except BudgetSpent:
-                    return None
-            journal.put(key, reply)
+        prompt = template.format(source=document.name, text=text, question=question)
+        messages: list[Message] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}]
+        try:
+            reply = (await llm.chat(messages, max_tokens=limit)).text.strip()
+        except BudgetSpent:
+            return None
         finished += 1
         if settings.on_progress:
             settings.on_progress("reading parts", finished, len(parts))
-        return str(reply)
+        return reply
 
     with span("map", "workflow", {"parts": len(parts)}):
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(part)) for part in parts]
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None  # the first ended the others
-    replies = [task.result() for task in tasks]
+        replies = await parallel(one, parts)
     unread = sum(reply is None for reply in replies)
-    if not unread:
-        journal.drop()
     pairs = zip(parts, replies, strict=True)
     return [(part, reply) for part, reply in pairs if reply and not reply.upper().startswith(NONE)], unread
 
