@@ -103,6 +103,37 @@ def test_a_trace_is_written_and_shown_as_a_tree(longspan: Run, manual: str, tmp_
     assert "Cannot read the trace" in longspan("trace", "missing.json").err
 
 
+def test_a_trace_becomes_a_page_and_spans(longspan: Run, manual: str, tmp_path: Path) -> None:
+    longspan("ask", manual, "How long is the warranty?", "--trace", "run.json")
+    ran = longspan("trace", "run.json", "--html", "run.html", "--otlp", "spans.json")
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert "How long is the warranty?" in (tmp_path / "run.html").read_text()
+    assert json.loads((tmp_path / "spans.json").read_text())["resourceSpans"]
+    assert "Cannot write" in longspan("trace", "run.json", "--html", "no/run.html").err
+
+
+def test_a_trace_is_replayed_from_files_and_stdin(longspan: Run, manual: str, tmp_path: Path) -> None:
+    class Silent(ScriptedScorer):
+        async def loglikelihood(self, pairs):  # type: ignore[no-untyped-def]
+            raise AssertionError("a replay makes no calls")
+
+    for source, stdin in ((manual, ""), ("-", MANUAL)):
+        asked = longspan("ask", source, "How long is the warranty?", "--trace", "run.json", stdin=stdin)
+        again = longspan("trace", "run.json", "--replay", llm=Silent(), stdin=stdin)
+        assert (again.code, again.out) == (0, asked.out), again.err
+        assert "cost: 0 model calls, 0 tokens read" in again.err
+    (tmp_path / manual).write_text("Something else.")
+    longspan("ask", manual, "How long is the warranty?", "--trace", "run.json")
+    (tmp_path / manual).write_text(MANUAL)
+    assert "needs the same texts" in longspan("trace", "run.json", "--replay").err
+
+
+def test_a_budget_holds_on_the_command_line(longspan: Run, manual: str) -> None:
+    ran = longspan("ask", manual, "How long is it?", "--budget", "calls=0", "--workflow", "direct", llm=Scripted("x"))
+    assert (ran.code, ran.out) == (1, "")
+    assert "The budget of 0 calls is spent" in ran.err
+
+
 def test_a_conversation(longspan: Run, manual: str) -> None:
     ran = longspan("ask", "-i", manual, stdin="How long is the warranty?\nHow often is its sieve cleaned?\n")
     assert ran.code == 0
@@ -153,6 +184,8 @@ def test_what_was_left_out_is_said(longspan: Run, manual: str, tmp_path: Path) -
         (["ask", "manual.txt", "What?", "--trace", "no/such/file"], 2, "Cannot write the trace"),
         (["ask", "manual.txt", "What?", "--model", "@smollm2"], 2, "does not name what answers"),
         (["ask", "-i", "-", "What?"], 2, "with -i"),
+        (["ask", "manual.txt", "What?", "--budget", "plenty"], 2, "is no budget"),
+        (["ask", "manual.txt", "What?", "--budget", "cost=1"], 2, "--prices"),
         (["ask", "manual.txt", "What?", "--nonsense"], 2, "--nonsense"),
         (["index", "drop"], 2, "Say which index"),
         (["index", "info", "zzz"], 1, "No index in the cache"),

@@ -23,6 +23,7 @@ from longspan.terminal import printable
 if TYPE_CHECKING:
     from longspan.corpus import Corpus
     from longspan.llm import LLM
+    from longspan.trace import Span
     from longspan.workflows import Answer, Settings
 
 app = typer.Typer(
@@ -80,7 +81,12 @@ def ask(
         str, typer.Option(help="auto, extract (quotes, for small models) or generate (the model writes).")
     ] = "auto",
     max_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 256,
-    budget: Annotated[int | None, typer.Option(help="The most tokens the run may read and write.", min=1)] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="The most the run may spend: tokens, as 20000, or any of calls=50,tokens=20000,seconds=60,cost=0.5."
+        ),
+    ] = None,
     prices: Annotated[
         str | None, typer.Option(help="Currency units per million tokens, INPUT,OUTPUT[,CACHED]: shows the cost.")
     ] = None,
@@ -138,15 +144,15 @@ def _is_source(argument: str) -> bool:
     return argument == "-" or argument.startswith(("http://", "https://")) or os.path.exists(argument)  # noqa: PTH110
 
 
-def _settings(reader: str, max_tokens: int, budget: int | None, screen: _Screen) -> Settings:
-    from longspan.workflows import Settings
+def _settings(reader: str, max_tokens: int, budget: str | None, screen: _Screen) -> Settings:
+    from longspan.workflows import Budget, Settings
 
     if reader not in ("auto", "extract", "generate"):
         raise UsageError(f"There is no reader named {reader!r}: choose auto, extract or generate.")
     return Settings(
         reader=reader,  # type: ignore[arg-type]  # checked above
         max_tokens=max_tokens,
-        budget=budget,
+        budget=Budget.parse(budget) if budget is not None else None,
         on_text=screen.text,
         on_progress=screen.progress,
     )
@@ -274,12 +280,57 @@ class _Screen:
 
 
 @app.command("trace")
-def trace_command(file: Annotated[Path, typer.Argument(help="A file written by `longspan ask --trace`.")]) -> None:
-    """Show a run as a tree: each call, its tokens and seconds."""
+def trace_command(
+    file: Annotated[Path, typer.Argument(help="A file written by `longspan ask --trace`.")],
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page to OUT.", metavar="OUT")] = None,
+    otlp: Annotated[
+        Path | None, typer.Option(help="Write OpenTelemetry spans (OTLP as JSON) to OUT.", metavar="OUT")
+    ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Run again over the same sources, each call answered from the trace.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --replay: print one JSON object.")] = False,
+) -> None:
+    """Show a run as a tree: each call, its tokens and seconds; or write it as a page or as spans, or run it again."""
     from longspan import trace as traces
     from longspan.terminal import show_trace
 
-    show_trace(traces.load(file))
+    root = traces.load(file)
+    if html is not None:
+        from longspan.trace_html import page
+
+        _write(html, page(root))
+    if otlp is not None:
+        from longspan.trace_otlp import export
+
+        _write(otlp, json.dumps(export(root)))
+    if replay:
+        _replay(root, _Screen(quiet=False, as_json=as_json))
+    elif html is None and otlp is None:
+        show_trace(root)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LongspanError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def _replay(root: Span, screen: _Screen) -> None:
+    import asyncio
+
+    from longspan.corpus import Corpus
+    from longspan.llm import open_llm
+    from longspan.workflows import Settings, replay
+
+    facts = root.attributes
+    if "sources" not in facts:
+        raise LongspanError("This trace does not say what a replay needs: it is of an older version of longspan.")
+    corpus = Corpus.open(facts["sources"], stdin=sys.stdin.buffer if "-" in facts["sources"] else None)
+    counter = open_llm(facts["model"])  # for its tokenizer alone
+    settings = Settings(on_text=screen.text, on_progress=screen.progress)
+    screen.finish(asyncio.run(replay(root, corpus, counter, settings)))
 
 
 @app.command()
