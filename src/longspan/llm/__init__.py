@@ -9,6 +9,7 @@ from longspan.errors import UsageError
 from longspan.llm.endpoint import EndpointLLM, Prices
 from longspan.llm.local import LocalLLM
 from longspan.llm.protocol import LLM, Call, Completion, Message, OffSchema, Sampling, Scorer
+from longspan.llm.simulated import SimulatedLLM
 
 __all__ = [
     "LLM",
@@ -21,13 +22,15 @@ __all__ = [
     "Prices",
     "Sampling",
     "Scorer",
+    "SimulatedLLM",
     "open_llm",
     "open_local",
 ]
 
 
 def open_llm(spec: str, *, base_url: str | None = None, prices: str | None = None, window: int | None = None) -> LLM:
-    """The model named by `spec`: `openai:NAME` is an endpoint, anything else a model on this machine.
+    """The model named by `spec`: `openai:NAME` is an endpoint, `simulated:NAME` the simulated reader, anything else a
+    model on this machine.
 
     Nothing is loaded or asked yet. `prices` are currency units per million tokens, "INPUT,OUTPUT[,CACHED]"; `window`
     is an endpoint's, in tokens, where the server does not tell.
@@ -46,6 +49,8 @@ def open_llm(spec: str, *, base_url: str | None = None, prices: str | None = Non
         raise UsageError(f"--prices is for endpoints: {spec} runs on this machine.")
     if base_url:
         raise UsageError(f"--base-url goes with an endpoint's model: write --model openai:{spec}.")
+    if spec.startswith("simulated:"):
+        return SimulatedLLM.parse(spec.removeprefix("simulated:"))
     return open_local(spec)
 
 

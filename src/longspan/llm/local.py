@@ -109,17 +109,9 @@ class LocalLLM:
 
     @cached_property
     def _counter(self) -> Tokenizer:
-        """The tokenizer without control tokens, as texts are encoded without them; what it knows is shared."""
-        from tokenizers import Tokenizer
+        from longspan.models import plain_tokenizer
 
-        backend = getattr(self.loaded.tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            raise LongspanError(f"{self.name} has no fast tokenizer: save one (tokenizer.json) beside the model.")
-        counter = Tokenizer(backend.model)
-        for part in ("normalizer", "pre_tokenizer"):
-            if getattr(backend, part) is not None:
-                setattr(counter, part, getattr(backend, part))
-        return counter
+        return plain_tokenizer(self.loaded.tokenizer, self.name)
 
     async def chat(
         self,

@@ -7,10 +7,19 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from longspan.models.loading import LoadedModel, describe, load
+    from longspan.models.loading import LoadedModel, describe, embedded_counter, load, plain_tokenizer
     from longspan.models.prompt import encode, render
 
-__all__ = ["LoadedModel", "describe", "encode", "importing", "load", "render"]
+__all__ = [
+    "LoadedModel",
+    "describe",
+    "embedded_counter",
+    "encode",
+    "importing",
+    "load",
+    "plain_tokenizer",
+    "render",
+]
 
 # transformers fills its modules in as names are asked for, which two threads cannot do at once: whoever imports what
 # imports transformers, from inside a function, holds this meanwhile.

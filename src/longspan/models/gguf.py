@@ -100,6 +100,14 @@ def convert(source: Path, target: Path) -> None:
         raise OSError(str(error)) from error
 
 
+def tokenizer_of(source: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a .gguf file, without its weights."""
+    try:
+        return read_tokenizer({name: field.contents() for name, field in GGUFReader(source).fields.items()})
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise damaged(source, f"{type(error).__name__} {error}") from error
+
+
 def damaged(source: Path, detail: str) -> LongspanError:
     return LongspanError(f"{source} is not a whole GGUF file ({detail}). Download it again or name another model.")
 

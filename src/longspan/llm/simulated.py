@@ -1,0 +1,302 @@
+"""A simulated reader: no model, but a program that answers synthetic questions from its prompt, as well as it is told.
+
+It shows what is claimed of algorithms (bounds, scaling, recall against width) without a model large enough to show it,
+and says so: its name begins with `simulated:`. From what stands in the prompt, and from nothing else, it answers
+
+- pass keys ("The pass key is 12345"; "What is the pass key?"),
+- access codes ("The access code of the old mill is 1234567"; one or several asked for),
+- RULER's needles ("One of the numbers that were noted for sad-car is: 1234567"; one or several keys, all values),
+- variables ("LET ABC = 12345", "LET DEF = ABC"; "Which variables hold the value 12345?"),
+- counts ("How many times is the word tiger mentioned?").
+
+An answer restates the facts it rests on, so that answers can be read again where they are put together. Whether it is
+right is drawn from the error curve, a function of the prompt's length alone; the same prompt under the same seed gets
+the same answer. An error is a wrong value, a forgotten variable, a wrong count, or a value where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from longspan.errors import UsageError
+from longspan.llm.protocol import Call, Completion, Message, Sampling, note
+from longspan.trace import Usage
+
+CountBatch = Callable[[list[str]], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The probability of a right answer for a prompt of so many tokens: straight lines between `points` (tokens,
+    probability), ascending in tokens; flat before the first and after the last."""
+
+    points: tuple[tuple[int, float], ...]
+
+    def __call__(self, tokens: int) -> float:
+        at = bisect_right([length for length, _ in self.points], tokens)
+        if at == 0 or at == len(self.points):
+            return self.points[max(at - 1, 0)][1]
+        (left, low), (right, high) = self.points[at - 1 : at + 1]
+        return low + (high - low) * (tokens - left) / (right - left)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A simulated model: its windows in tokens and its curve."""
+
+    window: int
+    effective_window: int
+    curve: Curve
+
+
+# `smollm2` follows what was measured of SmolLM2-135M on pass keys in real text (greedy): 6 of 6 at 2K, 3 of 5 at 4K,
+# none of 3 at 7.8K; at 1K needles are found in 100 %. Fourteen samples: a rough curve.
+PROFILES = {
+    "exact": Profile(8192, 8192, Curve(((0, 1.0),))),
+    "smollm2": Profile(8192, 2048, Curve(((2048, 1.0), (4096, 0.6), (7800, 0.0)))),
+}
+
+# A question and the facts that answer it; the question's first group says what is asked for.
+PASSKEY = (re.compile(r"\bwhat is the pass ?key", re.I), re.compile(r"\bpass ?key is (\d+)", re.I))
+CODES = (
+    re.compile(r"\bwhat (?:is|are) the access codes? of the (.+?)\?", re.I),
+    re.compile(r"\bThe access code of the ([\w -]+?) is (\d+)"),
+)
+NEEDLES = (
+    re.compile(r"\bwhich (?:number|code)s? (?:was|were) noted for (\S+)(?: in the text)?", re.I),
+    re.compile(r"\bOne of the (?:number|code)s that were noted for (\S+) is: ([\w-]+)"),
+)
+MANY_NEEDLES = re.compile(r"\bwhich are all the (?:number|code)s that were noted for (.+?) in the text", re.I)
+VARIABLES = (
+    re.compile(r"\bwhich variables hold the value (\d+)", re.I),
+    re.compile(r"\bLET (\w+) = (\w+)"),
+)
+COUNTS = re.compile(r"\bhow many times (?:is|does|do|are) (?:the word )?[\"“']?([\w-]+)[\"”']? \w+[^?\n]*\?", re.I)
+ABSENT = re.compile(r"(?:reply|answer) with exactly ([A-Z][A-Z ]*[A-Z])\b")
+WORD_FOR_WORD = re.compile(r"\bword for word\b", re.I)
+
+
+class SimulatedLLM:
+    """The simulated reader behind the LLM protocol; `calls` counts what it was asked.
+
+    `count_batch` counts tokens: by default the embedded model's real tokenizer.
+    """
+
+    reader = "generate"
+
+    def __init__(
+        self,
+        name: str = "exact",
+        *,
+        seed: int = 0,
+        profile: Profile | None = None,
+        count_batch: CountBatch | None = None,
+    ) -> None:
+        """`name` is one of `PROFILES`, or a name of your own for the `profile` that you give."""
+        if profile is None and name not in PROFILES:
+            raise UsageError(f"There is no simulated reader {name!r}; known: {', '.join(PROFILES)}.")
+        self.profile = profile or PROFILES[name]
+        self.name = f"simulated:{name}" + (f":seed={seed}" if seed else "")
+        self.seed = seed
+        self.tokenizer_name = "smollm2"
+        self.calls = 0
+        self._count_batch = count_batch
+
+    @classmethod
+    def parse(cls, spec: str) -> SimulatedLLM:
+        """`exact`, `smollm2`, or with a seed: `smollm2:seed=3`."""
+        name, _, option = spec.partition(":")
+        if option and not re.fullmatch(r"seed=\d+", option):
+            raise UsageError(f"simulated:{spec} has an option that is not known: write simulated:{name}:seed=1.")
+        return cls(name, seed=int(option.partition("=")[2] or 0))
+
+    @property
+    def window(self) -> int:
+        return self.profile.window
+
+    @property
+    def effective_window(self) -> int:
+        return self.profile.effective_window
+
+    def count_batch(self, texts: list[str]) -> list[int]:
+        if self._count_batch is None:
+            from longspan.models import embedded_counter
+
+            self._count_batch = embedded_counter()
+        return self._count_batch(texts)
+
+    def count_tokens(self, text: str) -> int:
+        return self.count_batch([text])[0]
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        stop: Sequence[str] = (),
+        schema: dict[str, Any] | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Completion:
+        """Answer from the prompt, as well as the curve says. Raises UsageError for a prompt beyond the window."""
+        begin = time.perf_counter()
+        call = Call.of(messages, max_tokens, sampling, stop, schema)
+        with call.recorded(self.name) as step:
+            self.calls += 1
+            tokens = sum(self.count_batch([message["content"] for message in messages]))
+            if tokens + max_tokens > self.window:
+                raise UsageError(
+                    f"The prompt has {tokens} tokens and {max_tokens} are to be written, beyond the window of "
+                    f"{self.window} of {self.name}."
+                )
+            chance = random.Random(f"{self.seed} {call.key(self.name)}")
+            right = chance.random() < self.profile.curve(tokens)
+            prompt = "\n".join(message["content"] for message in messages)
+            text = choose(prompt, schema) if schema is not None else answer(prompt, chance if not right else None)
+            text, written, cut = self._cut(text, max_tokens)
+            usage = Usage(1, tokens, written, seconds=time.perf_counter() - begin)
+            completion = Completion(text, usage, "length" if cut else "stop")
+            note(step, completion)
+        if on_text:
+            on_text(text)
+        return completion
+
+    def _cut(self, text: str, max_tokens: int) -> tuple[str, int, bool]:
+        """The beginning of the text that `max_tokens` hold, its tokens, and whether something was cut."""
+        words = re.findall(r"\s*\S+", text)
+        written = self.count_tokens(text)
+        cut = written > max_tokens
+        while written > max_tokens and words:
+            words = words[: min(len(words) - 1, len(words) * max_tokens // written)]
+            written = self.count_tokens("".join(words))
+        return ("".join(words) if cut else text), written, cut
+
+
+@dataclass(slots=True)
+class Reading:
+    """What was found for a question: `facts` are sentences that state it, `reply` the answer where it is not them."""
+
+    facts: list[str] = field(default_factory=list)
+    reply: str | None = None
+
+
+def answer(prompt: str, error: random.Random | None) -> str:
+    """The answer to the last question in the prompt that is known; wrong where `error` is given."""
+    asked, question = last_question(prompt)
+    none = ABSENT.search(prompt)
+    absent = none[1] if none else "none"
+    if asked is None or question is None:
+        return absent
+    text = prompt.replace(question[0], " ")
+    found = READERS[asked](text, question, error)
+    if WORD_FOR_WORD.search(prompt) or found.reply is None:
+        return " ".join(found.facts) or absent
+    return found.reply or absent
+
+
+def last_question(prompt: str) -> tuple[str | None, re.Match[str] | None]:
+    """The kind and the match of the question that stands last."""
+    best: tuple[str | None, re.Match[str] | None] = (None, None)
+    for kind, pattern in QUESTIONS.items():
+        for match in pattern.finditer(prompt):
+            if best[1] is None or match.start() >= best[1].start():
+                best = (kind, match)
+    return best
+
+
+def passkey(text: str, question: re.Match[str], error: random.Random | None) -> Reading:
+    keys = list(dict.fromkeys(PASSKEY[1].findall(text)))
+    if error:
+        keys = [another(keys[0] if keys else "00000", error)]
+    return Reading([f"The pass key is {key}." for key in keys[:1]])
+
+
+def codes(text: str, question: re.Match[str], error: random.Random | None) -> Reading:
+    asked = re.split(r",? and the |, the ", question[1])
+    held = dict(CODES[1].findall(text))
+    found = {place: held[place] for place in asked if place in held}
+    if error:
+        place = error.choice(asked)
+        found[place] = another(found.get(place, "0000000"), error)
+    return Reading([f"The access code of the {place} is {code}." for place, code in found.items()])
+
+
+def needles(text: str, question: re.Match[str], error: random.Random | None) -> Reading:
+    asked = re.split(r",? and |, ", question[1])
+    found = list(dict.fromkeys(pair for pair in NEEDLES[1].findall(text) if pair[0] in asked))
+    if error:
+        key, value = found.pop() if found else (error.choice(asked), "0000000")
+        found.append((key, another(value, error)))
+    return Reading([f"One of the numbers that were noted for {key} is: {value}." for key, value in found])
+
+
+def variables(text: str, question: re.Match[str], error: random.Random | None) -> Reading:
+    held = dict(VARIABLES[1].findall(text))
+    names = [name for name in held if resolved(name, held) == question[1]]
+    if error and names:
+        names.remove(error.choice(names))
+    return Reading([f"LET {name} = {value}." for name, value in held.items()], " ".join(names))
+
+
+def resolved(name: str, held: dict[str, str]) -> str:
+    """The value at the end of a chain of assignments; a circle ends where it begins."""
+    seen = set()
+    while name in held and name not in seen:
+        seen.add(name)
+        name = held[name]
+    return name
+
+
+def counts(text: str, question: re.Match[str], error: random.Random | None) -> Reading:
+    number = len(re.findall(rf"\b{re.escape(question[1])}\b", text, re.I))
+    if error:
+        number += error.choice([-2, -1, 1, 2]) if number > 1 else 1
+    return Reading(reply=str(number))
+
+
+def another(value: str, error: random.Random) -> str:
+    """A value of as many digits that is not this one."""
+    while (made := "".join(error.choice("123456789") for _ in value)) == value:
+        pass
+    return made
+
+
+Reader = Callable[[str, "re.Match[str]", "random.Random | None"], Reading]
+QUESTIONS = {
+    "passkey": PASSKEY[0],
+    "codes": CODES[0],
+    "needles": NEEDLES[0],
+    "many needles": MANY_NEEDLES,
+    "variables": VARIABLES[0],
+    "counts": COUNTS,
+}
+READERS: dict[str, Reader] = {
+    "passkey": passkey,
+    "codes": codes,
+    "needles": needles,
+    "many needles": needles,
+    "variables": variables,
+    "counts": counts,
+}
+# What a planner's menu calls the kind of question.
+MENU = {"variables": "multi_hop", "counts": "aggregate"}
+
+
+def choose(prompt: str, schema: dict[str, Any]) -> str:
+    """One JSON object for the schema: of a menu (`enum`) the entry that fits the question, else its first."""
+    kind, _ = last_question(prompt)
+    values: dict[str, Any] = {}
+    for name, member in schema.get("properties", {}).items():
+        if "enum" in member:
+            fits = MENU.get(kind or "", "search")
+            values[name] = fits if fits in member["enum"] else member["enum"][0]
+        else:
+            values[name] = {"integer": 0, "number": 0, "boolean": False, "array": []}.get(member.get("type"), "")
+    return json.dumps(values)
