@@ -80,6 +80,7 @@ VARIABLES = (
 )
 COUNTS = re.compile(r"\bhow many times (?:is|does|do|are) (?:the word )?[\"“']?([\w-]+)[\"”']? \w+[^?\n]*\?", re.I)
 ABSENT = re.compile(r"(?:reply|answer) with exactly ([A-Z][A-Z ]*[A-Z])\b")
+ONE_A_LINE = re.compile(r"\bone a line\b")
 WORD_FOR_WORD = re.compile(r"\bword for word\b", re.I)
 
 
@@ -197,7 +198,7 @@ def answer(prompt: str, error: random.Random | None) -> str:
     text = prompt.replace(question[0], " ")
     found = READERS[asked](text, question, error)
     if WORD_FOR_WORD.search(prompt) or found.reply is None:
-        return " ".join(found.facts) or absent
+        return ("\n" if ONE_A_LINE.search(prompt) else " ").join(found.facts) or absent
     return found.reply or absent
 
 

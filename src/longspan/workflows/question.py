@@ -19,7 +19,7 @@ _COUNT = re.compile(
     re.IGNORECASE,
 )
 _LIST = re.compile(
-    r"^\W*(list|enumerate|find|name|show|give( me)?) (\w+ )?(all|every|each)\b"
+    r"^\W*(list|enumerate|find|name|show|give( me)?) (\w+ )?(all|every|each)\b|^\W*(which|what) are all\b"
     r"|\ball (of )?the (\w+ )+(mentioned|listed|named)\b",
     re.IGNORECASE,
 )
@@ -34,6 +34,25 @@ def kind_of(question: str) -> Kind:
     if _LIST.search(question):
         return "list"
     return "fact"
+
+
+_ITEMS = re.compile(
+    r"^(?P<base>.*\b(?:of|for))\s(?P<items>.+?)(?P<tail>(?: in the (?:text|document|book))?\s*\?.*)$", re.DOTALL
+)
+_TOGETHER = re.compile(r"\b(between|both|compare[ds]?|difference|versus|together|common|sum|total)\b", re.IGNORECASE)
+
+
+def singly(question: str) -> list[str]:
+    """A question of several things, as one question for each: "the codes of the mill and the barn?" is that "of the
+    mill?" and that "of the barn?". Another question, also one of what things have in common, stays as it is."""
+    found = _ITEMS.match(question)
+    if not found or _TOGETHER.search(question):
+        return [question]
+    items = [item.strip() for item in re.split(r",\s*and\s+|,\s*|\s+and\s+", found["items"])]
+    alike = {item.startswith("the ") for item in items}
+    if len(items) < 2 or len(alike) > 1 or any(not item or len(item.split()) > 4 for item in items):
+        return [question]
+    return [f"{found['base']} {item}{found['tail']}" for item in items]
 
 
 _ASKS_NUMBER = re.compile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from longspan.corpus import Corpus, Passage
+from longspan.workflows.answer import Citation
 from longspan.workflows.passages import Unit, units
 from longspan.workflows.words import STOP, stems
 
@@ -26,3 +27,14 @@ def support(claim: str, corpus: Corpus, found: Sequence[Passage]) -> tuple[Unit,
             if best is None or share > best[1]:
                 best = (unit, share)
     return best
+
+
+def citations_of(text: str, corpus: Corpus, found: Sequence[Passage]) -> list[Citation]:
+    """The units that carry the sentences of a text, each once, in the order of the text."""
+    cited: dict[tuple[str, int], Citation] = {}
+    for claim in text.replace("\n", " ").split(". "):
+        where = support(claim, corpus, found)
+        if where and where[1] >= SUPPORTED:
+            unit, share = where
+            cited.setdefault((unit.document.id, unit.start), Citation.of(unit.document, unit.start, unit.end, share))
+    return list(cited.values())
