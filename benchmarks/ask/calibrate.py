@@ -6,8 +6,9 @@ FOLDER is where the texts are, or are fetched to. Prints the constants of src/lo
 text left out of the fit, what they achieve. Features are kept in build/ (`--anew` collects them again: ten minutes).
 
 Quotes: a conditional logit, whose "right" alternatives are the quotes that touch the evidence and have an alternative
-of every group of expected answers. Refusal: a logistic regression; answerable facts against absent answers and against
-the same facts without the passages that hold their evidence; its constant is set to refuse 76 % of the absent.
+of every group of expected answers. Refusal: a logistic regression; facts whose best quote is right against absent
+answers (where the best quote of a fact is wrong, nothing is lost by refusing, nor much won); its constant is set to
+refuse 76 % of the absent.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from texts import fetch
 
 from longspan.corpus import Corpus
 from longspan.llm import open_llm
-from longspan.retrieval import Encoder, Hit, Index
+from longspan.retrieval import Encoder, Index
 from longspan.workflows import extract
 from longspan.workflows.retrieve import CANDIDATES
 
@@ -57,6 +58,7 @@ def collect(folder: Path, keep: Path) -> list[dict]:
         quotes, features = extract.candidates(question, hits, index)
         read = np.argsort(-(features @ extract.SEARCH.quote), kind="stable")[: extract.READ]
         features[read, -1] = asyncio.run(extract.gains(question, [quotes[i].context for i in read], llm))
+        near = [extract.nearness(question, quotes[i], index) for i in read]
         places = [place.find(snippet) for snippet in entry["evidence"]]
         holds = [any(touches(_span(hit.passage, index), found) for found in places) for hit in hits]
         right = [
@@ -74,9 +76,9 @@ def collect(folder: Path, keep: Path) -> list[dict]:
                 "absent": entry["kind"] == "absent",
                 "features": features,
                 "read": read,
+                "nearness": dict(zip(read.tolist(), near, strict=True)),
                 "right": np.array(right),
                 "passage": np.array([at[quote.unit.passage] for quote in quotes]),
-                "hits": [(hit.score, hit.bm25, hit.cosine) for hit in hits],
                 "holds": np.array(holds),
             }
         )
@@ -130,9 +132,8 @@ def fit_quotes(rows: list[dict], *, model: bool) -> np.ndarray:
     return out
 
 
-def ranked(row: dict, weights: np.ndarray, *, model: bool, without: frozenset[int] = frozenset()) -> np.ndarray:
+def ranked(row: dict, weights: np.ndarray, *, model: bool) -> np.ndarray:
     pool = row["read"] if model else np.arange(len(row["features"]))
-    pool = np.array([i for i in pool if row["passage"][i] not in without], dtype=int)
     return pool[np.argsort(-(row["features"][pool] @ weights), kind="stable")]
 
 
@@ -145,24 +146,20 @@ class _Quote:
         self.text = text
 
 
-def evidence(row: dict, weights: np.ndarray, *, model: bool, without: frozenset[int] = frozenset()) -> np.ndarray:
-    order = ranked(row, weights, model=model, without=without)
-    hits = [Hit(None, *hit) for n, hit in enumerate(row["hits"]) if n not in without]
+def evidence(row: dict, weights: np.ndarray, *, model: bool) -> np.ndarray:
+    order = ranked(row, weights, model=model)
     scores = (row["features"][order] @ weights).tolist()
     quotes = [_Quote(int(row["passage"][i]), row["quotes"][i]) for i in order]
-    return extract.evidence(row["question"], hits, quotes, scores, row["features"][order, 0].max(initial=0.0))
+    # Weights of other texts may put first what is not among the read.
+    near = row["nearness"].get(int(order[0]), (0.0, 0.0))
+    return extract.evidence(row["question"], quotes, scores, near)
 
 
 def fit_stated(rows: list[dict], weights: np.ndarray, *, model: bool) -> np.ndarray:
     """Weights of EVIDENCE."""
-    x, y = [], []
-    for row in rows:
-        x.append(evidence(row, weights, model=model))
-        y.append(not row["absent"])
-        if not row["absent"] and row["holds"].any() and not row["holds"].all():
-            x.append(evidence(row, weights, model=model, without=frozenset(np.flatnonzero(row["holds"]).tolist())))
-            y.append(False)
-    features, labels = np.array(x)[:, :-1], np.array(y)
+    used = [row for row in rows if row["absent"] or row["right"][ranked(row, weights, model=model)[0]]]
+    features = np.array([evidence(row, weights, model=model)[:-1] for row in used])
+    labels = np.array([not row["absent"] for row in used])
     middle, scale = features.mean(0), features.std(0)
     inputs, sign = torch.tensor((features - middle) / scale), torch.tensor(np.where(labels, 1.0, -1.0))
     share = torch.tensor(np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()))
@@ -172,7 +169,7 @@ def fit_stated(rows: list[dict], weights: np.ndarray, *, model: bool) -> np.ndar
         return (share * torch.nn.functional.softplus(-sign * logits)).sum() + 0.02 * (weights[:-1] ** 2).sum()
 
     fitted = minimise(loss, features.shape[1] + 1)[:-1] / scale
-    absent = [evidence(row, weights, model=model)[:-1] @ fitted for row in rows if row["absent"]]
+    absent = features[~labels] @ fitted
     return np.append(fitted, -np.quantile(absent, REFUSED))
 
 

@@ -31,6 +31,12 @@ def test_the_scored_tokens_are_the_same_for_every_length(length: int) -> None:
     assert whole in source(COUNTER)[0]
 
 
+def test_no_paragraph_of_the_text_stands_twice() -> None:
+    paragraphs = source(COUNTER)[0].split("\n\n")
+    assert len(paragraphs) > 1000
+    assert len(set(paragraphs)) == len(paragraphs)
+
+
 def test_prefix_and_sliding_score_the_same_tokens_after_more_and_less() -> None:
     prefix = one("prefix", 2048, [2048, 4096], 1, 0, COUNTER)
     sliding = one("sliding", 2048, [2048, 4096], 1, 0, COUNTER, window=512)

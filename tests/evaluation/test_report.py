@@ -415,3 +415,17 @@ def test_a_suite_is_reported_in_time_and_memory(tmp_path: Path) -> None:
     assert seconds < 12  # under tracemalloc and whatever else the machine does
     assert most < 100e6
     assert (tmp_path / "report.html").stat().st_size < 5e6
+
+
+def test_a_perplexity_is_told_as_one_and_is_in_no_mean() -> None:
+    rows = [row(task="longspan/perplexity", sample=str(at), score=1 / of) for at, of in enumerate((8.0, 10.0, 12.5))]
+    rows += [row(task="t", sample=str(at), score=at % 2) for at in range(4)]
+    summary = summarise(rows)
+    assert summary.cells["m", "longspan/perplexity", None].score.value == pytest.approx(0.1)
+    assert summary.cells["m", None, None].score.value == summary.cells["m", None, 1024].score.value == 0.5
+    alone = summarise(rows[:3])
+    assert alone.cells["m", None, None].score.value == pytest.approx(0.1)
+    console = Console(file=io.StringIO(), width=100)
+    print_table(rows, console)
+    for text in (Page(render(rows, "x")).all, console.file.getvalue()):  # type: ignore[attr-defined]
+        assert re.search(r"10\.0\s*\(?5\.7–17\.4", text)

@@ -18,6 +18,7 @@ from longspan.evaluation.statistics import (
     mean_of,
     over_seeds,
     paired_bootstrap,
+    perplexity_interval,
     wilson,
 )
 
@@ -214,3 +215,15 @@ def test_over_seeds_is_students_interval() -> None:
     assert over_seeds([2.0]) == Estimate(2.0, -math.inf, math.inf, 1)
     assert over_seeds([2.0, 2.0]) == Estimate(2.0, 2.0, 2.0, 2)
     assert math.isnan(over_seeds([]).value)
+
+
+def test_a_perplexity_is_the_geometric_mean_with_students_interval_of_logs() -> None:
+    perplexities = [7.0, 9.0, 8.0, 12.0]
+    found = perplexity_interval([1 / one for one in perplexities])
+    assert 1 / found.value == pytest.approx(math.prod(perplexities) ** 0.25)
+    wanted = ttest_1samp([math.log(one) for one in perplexities], 0).confidence_interval()
+    assert (1 / found.high, 1 / found.low) == pytest.approx((math.exp(wanted.low), math.exp(wanted.high)))
+    assert (found.n, found.perplexity) == (4, True)
+    alone = perplexity_interval([0.5])
+    assert (alone.value, alone.low, alone.high) == (pytest.approx(0.5), 0.0, 1.0)  # one text says nothing of the spread
+    assert 0 <= perplexity_interval([0.0, 0.5]).low <= 1

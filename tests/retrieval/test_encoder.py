@@ -81,6 +81,16 @@ def test_order_and_company_do_not_matter(encoder: Encoder) -> None:
     assert float(encoder([texts[0]])[0] @ vectors[0]) > 0.999
 
 
+def test_pieces_are_the_hidden_states(encoder: Encoder, unpacked: Path, oracle: transformers.BertModel) -> None:
+    texts = ["How old is the king?", "", "The monarch's age is 61. " * 60]
+    for text, found in zip(texts, encoder.pieces(texts), strict=True):
+        ids = tokens(unpacked, text)[: MAX_TOKENS - 2]
+        with torch.inference_mode():
+            hidden = oracle(input_ids=torch.tensor([[101, *ids, 102]])).last_hidden_state[0, 1:-1].numpy()
+        assert found.shape == hidden.shape == (len(ids), 384)
+        assert all(cosine(one, other) > 0.98 for one, other in zip(found, hidden, strict=True))
+
+
 def test_meaning_is_near(encoder: Encoder) -> None:
     vectors = encoder(["How old is the king?", "The monarch's age is 61.", "Bake the bread for an hour."])
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2

@@ -99,6 +99,11 @@ class HashingEncoder:
             out[row, 0] += 0.01
         return out / np.linalg.norm(out, axis=1, keepdims=True)
 
+    def pieces(self, texts: Sequence[str]) -> list[Any]:
+        """A vector a word. In their contexts, other words are near as well: their cosine is a half."""
+        found = [self(re.findall(r"\w+", text)) for text in texts]
+        return [np.concatenate([rows, np.ones((len(rows), 1))], axis=1) / np.sqrt(2) for rows in found]
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from longspan.corpus import Corpus, Passage, passages
-from longspan.retrieval import Hit
+from longspan.retrieval import Hit, Index
 from longspan.workflows import Answer, Settings, run
 from longspan.workflows.extract import (
     EVIDENCE,
@@ -23,6 +22,7 @@ from longspan.workflows.extract import (
     evidence,
     extract,
     gains,
+    nearness,
     quotes_of,
     rarity,
     shown,
@@ -164,15 +164,31 @@ def test_the_evidence_of_a_lead() -> None:
     document = next(iter(corpus.documents()))
     one, two = Passage(document.id, 0, 9, 1, 1, 5), Passage(document.id, 10, 19, 2, 2, 5)
     quotes = [Quote(Unit(document, passage, passage.start, passage.end), 0, 9) for passage in (one, one, two)]
-    hits = [Hit(one, 0.2, 8.0, 0.7), Hit(two, 0.1, 4.0, 0.9)]
-    found = evidence("Who?", hits, quotes, [5.0, 4.5, 3.0], 0.6)
-    assert found == pytest.approx([0.9, 0.6, 2.0, 1.0, 0.0, 1.0])
+    near = (0.6, 0.2)
+    assert evidence("Who?", quotes, [5.0, 4.5, 3.0], near) == pytest.approx([0.6, 0.2, 2.0, 0.0, 1.0])
+    assert evidence("Who?", quotes[:2], [5.0, 4.5], near)[2] == 4.0  # no other passage
     wordless = [Quote(quotes[0].unit, 3, 15), *quotes[1:]]
-    assert evidence("How many?", hits, wordless, [5.0, 4.5, 3.0], 0.6)[4] == 1.0  # the quote has no number
-    assert len(found) == len(EVIDENCE) == len(MODEL.stated) == len(SEARCH.stated)
+    assert evidence("How many?", wordless, [5.0, 4.5, 3.0], near)[3] == 1.0  # the quote has no number
+    assert evidence("Who?", [], [], near) == pytest.approx([0, 0, 0, 0, 1])
+    assert len(EVIDENCE) == len(MODEL.stated) == len(SEARCH.stated) == 5
     assert len(FEATURES) == len(MODEL.quote) == len(SEARCH.quote)
-    assert evidence("Who?", [], [], [], 0.0) == pytest.approx([0, 0, 0, 0, 0, 1])
-    assert np.isfinite(evidence("Who?", [Hit(one, 0.2, None, 0.7)], quotes[:1], [1.0], 0.6)).all()
+
+
+def test_nearness_is_of_word_pieces(settings: Settings) -> None:
+    """By hashed words (cosine 1 for the same, 0.5 for others): three of four are in the quote, all in its passage."""
+    text = "The mill grinds grain.\n\nIts owner is old.\n"
+    corpus = Corpus.from_texts({"text": text})
+    document = next(iter(corpus.documents()))
+    passage = Passage(document.id, 0, len(text), 1, 4, 9)
+    quote = Quote(Unit(document, passage, 0, 22), 0, 22)
+
+    def count(texts: list[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    index = Index.open(corpus, count, tokenizer="words", encoder=settings.encoder)
+    assert nearness("mill grinds grain owner", quote, index) == pytest.approx((0.875, 1.0), abs=0.01)
+    assert nearness("mill", quote, index) == pytest.approx((1.0, 1.0), abs=0.01)
+    assert nearness("\x00", quote, index) == (0.0, 0.0)
 
 
 def test_a_quote_of_layout_keeps_its_lines(settings: Settings) -> None:

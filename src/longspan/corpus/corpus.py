@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from longspan.corpus.document import Document
+from longspan.corpus.parts import Part, parts
 from longspan.corpus.reading import MAX_BYTES, Unreadable, identify, read, refuse_binary
 from longspan.errors import LongspanError, MissingExtra
 
@@ -24,7 +25,7 @@ SKIPPED_FOLDERS = {"node_modules", "__pycache__", "site-packages"}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A document that can be loaded: its id (a hash of content and name), its name, its size in bytes."""
+    """A document that can be loaded: its id (a hash of content and name), its source's name, its size in bytes."""
 
     id: str
     name: str
@@ -43,8 +44,8 @@ class Corpus:
     """The documents of some sources. Make it with `Corpus.open` or `Corpus.from_texts`.
 
     Opening reads every file once, to know it by its content; texts are loaded again when asked for, and only those used
-    last are kept, so that a folder of any size fits. Ids hold the name too: the same text under two names is two
-    documents.
+    last are kept, so that a folder of any size fits; a large text file is several documents of one name (`parts`). Ids
+    hold the name too: the same text under two names is two documents.
     """
 
     def __init__(self, sources: Sequence[str], skipped: Sequence[Skipped] = ()) -> None:
@@ -144,6 +145,11 @@ class Corpus:
         if real in seen:
             return
         name = str(path)
+        if large := _parts(path):
+            seen.add(real)
+            for part in large:
+                self._add(part.key, name, part.size, part.load)
+            return
         data = _bytes(path)
         document = read(name, data, glance=True)  # now, so that what cannot be read is known
         if document.kind != "html":
@@ -237,6 +243,13 @@ def _bytes(path: Path) -> bytes:
                 refuse_binary(str(path), file.read(8192))
                 file.seek(0)
             return file.read()
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _parts(path: Path) -> list[Part]:
+    try:
+        return parts(path, str(path))
     except OSError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror or error}.") from error
 

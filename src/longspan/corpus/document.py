@@ -18,7 +18,8 @@ class Document:
     `text` is what every offset refers to: the decoded file itself for text formats (line ends untouched), the
     converted text for PDF, DOCX, EPUB and HTML. `id` is the hash of the source's bytes (and of the conversion's
     version), `kind` one of "text", "markdown", "code", "html". `page_starts` holds the offset at which each page
-    begins, empty where the format has no pages.
+    begins, empty where the format has no pages. Of a large text's part (see `parts`) `offset` is the number of
+    characters of the source before it, and `line` the number of the line that it begins in.
     """
 
     id: str
@@ -26,6 +27,8 @@ class Document:
     text: str
     kind: str = "text"
     page_starts: tuple[int, ...] = ()
+    offset: int = 0
+    line: int = 1
 
     @cached_property
     def line_starts(self) -> array[int]:
@@ -35,8 +38,8 @@ class Document:
         return starts
 
     def line_of(self, offset: int) -> int:
-        """The 1-based number of the line in which the character at `offset` stands."""
-        return bisect_right(self.line_starts, offset)
+        """The 1-based number, in the source, of the line in which the character `text[offset]` stands."""
+        return self.line - 1 + bisect_right(self.line_starts, offset)
 
     def page_of(self, offset: int) -> int | None:
         """The 1-based page of `offset`, or None where there are no pages."""

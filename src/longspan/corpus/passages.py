@@ -118,8 +118,9 @@ def _passage(document: Document, groups: list[_Group], tokens: int) -> Passage:
 
 
 def _span(document: Document, start: int, end: int, line: int, tokens: int, path: str) -> Passage:
-    last = line + len(_BREAK.findall(document.text, start, end))
-    return Passage(document.id, start, end, line, last, tokens, path, document.page_of(start))
+    first = document.line - 1 + line
+    last = first + len(_BREAK.findall(document.text, start, end))
+    return Passage(document.id, start, end, first, last, tokens, path, document.page_of(start))
 
 
 _BREAK = re.compile(r"\r\n|\r|\n")

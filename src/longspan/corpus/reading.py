@@ -110,8 +110,22 @@ def read(name: str, data: bytes, media_type: str = "", *, glance: bool = False) 
         return Document(key, name, text, "html")
     if not text or text.isspace():
         raise Unreadable(f"{name} is empty: there is nothing to read.")
-    kind = "code" if suffix in CODE else "markdown" if suffix in MARKDOWN else "text"
-    return Document(key, name, text, kind)
+    return Document(key, name, text, kind_of(name))
+
+
+def kind_of(name: str) -> str:
+    """What a plain text is by its name: "code", "markdown" or "text"."""
+    suffix = _suffix(name)
+    return "code" if suffix in CODE else "markdown" if suffix in MARKDOWN else "text"
+
+
+def is_plain(name: str, head: bytes) -> bool:
+    """Whether a file is read as the bytes it has, neither converted nor unpacked, by its name and first bytes."""
+    suffix = _suffix(name)
+    marks = (b"%PDF-", *(mark for mark, _ in _MARKS))
+    return not (
+        suffix in CONVERTED | HTML or head.startswith(marks) or _PACKED.match(head) or _looks_like_html(head, suffix)
+    )
 
 
 def _suffix(name: str) -> str:

@@ -31,12 +31,13 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean of `n` values and its interval."""
+    """A mean of `n` values and its interval. The score of a text is 1 / `perplexity`: no share of right answers."""
 
     value: float
     low: float
     high: float
     n: int
+    perplexity: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,14 @@ def mean_interval(scores: Sequence[float], confidence: float = CONFIDENCE) -> Es
         trials = n * widest * (n + PSEUDO) / (n * float(values.var()) + PSEUDO * widest)
     low, high = wilson(mean * trials, trials, confidence)
     return Estimate(mean, low, high, n)
+
+
+def perplexity_interval(scores: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+    """1 / perplexity over texts of equal length: the geometric mean of theirs, with Student's t-interval of their logs
+    (they are no trials that fail or succeed)."""
+    nats = over_seeds([-math.log(max(score, 1e-300)) for score in scores], confidence)
+    low, high = math.exp(-nats.high), math.exp(-max(nats.low, 0.0))
+    return Estimate(math.exp(-nats.value), low, high, nats.n, perplexity=True)
 
 
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:

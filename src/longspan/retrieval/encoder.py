@@ -60,41 +60,56 @@ class Encoder:
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """Embed `texts`; those of like length share a batch."""
-        import torch
-
-        self.load()
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)
-        cls, sep = self._tokenizer.token_to_id("[CLS]"), self._tokenizer.token_to_id("[SEP]")
-        windows: list[tuple[int, list[int]]] = []  # (text, token ids)
-        for index, encoding in enumerate(encodings):
-            ids = encoding.ids
+        windows: list[tuple[int, list[int]]] = []  # (text, word pieces)
+        for index, ids in enumerate(self._ids(texts)):
             for start in range(0, max(len(ids), 1), MAX_TOKENS - 2):
-                windows.append((index, [cls, *ids[start : start + MAX_TOKENS - 2], sep]))
+                windows.append((index, ids[start : start + MAX_TOKENS - 2]))
         windows.sort(key=lambda window: len(window[1]))
         sums = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
         done = 0
         while done < len(windows):
             # Windows are sorted, so the longest of a batch is its last.
             size = 1
-            while done + size < len(windows) and (size + 1) * len(windows[done + size][1]) <= BATCH_TOKENS:
+            while done + size < len(windows) and (size + 1) * (len(windows[done + size][1]) + 2) <= BATCH_TOKENS:
                 size += 1
             batch = windows[done : done + size]
-            width = len(batch[-1][1])
-            ids_tensor = torch.zeros(size, width, dtype=torch.long)
-            mask = torch.zeros(size, width, dtype=torch.long)
-            for row, (_, ids) in enumerate(batch):
-                ids_tensor[row, : len(ids)] = torch.tensor(ids)
-                mask[row, : len(ids)] = 1
-            with torch.inference_mode():
-                hidden = self._model(input_ids=ids_tensor, attention_mask=mask).last_hidden_state.float()
-            weights = mask[:, :, None].float()
-            pooled = ((hidden * weights).sum(1) / weights.sum(1)).numpy()
+            hidden, mask = self._run([ids for _, ids in batch])
+            pooled = ((hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)).numpy()
             for row, (index, ids) in enumerate(batch):
-                sums[index] += pooled[row] * len(ids)
+                sums[index] += pooled[row] * (len(ids) + 2)
             done += size
-        norms = np.linalg.norm(sums, axis=1, keepdims=True)
-        return np.asarray(sums / np.maximum(norms, 1e-9), dtype=np.float32)
+        return _unit(sums)
+
+    def pieces(self, texts: Sequence[str]) -> list[Vectors]:
+        """Each text's word pieces in their context, as unit vectors, float32 [pieces, dimensions]; of a long text the
+        first 254."""
+        found = [ids[: MAX_TOKENS - 2] for ids in self._ids(texts)]
+        hidden, _ = self._run(found)
+        return [_unit(row[1 : len(ids) + 1].numpy()) for row, ids in zip(hidden, found, strict=True)]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        self.load()
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
+
+    def _run(self, batch: Sequence[list[int]]) -> tuple[Any, Any]:
+        """Hidden states [texts, width, dimensions] of each text between [CLS] and [SEP], and which of them are."""
+        import torch
+
+        cls, sep = self._tokenizer.token_to_id("[CLS]"), self._tokenizer.token_to_id("[SEP]")
+        width = max(len(ids) for ids in batch) + 2
+        inputs = torch.zeros(len(batch), width, dtype=torch.long)
+        mask = torch.zeros(len(batch), width, dtype=torch.long)
+        for row, ids in enumerate(batch):
+            inputs[row, : len(ids) + 2] = torch.tensor([cls, *ids, sep])
+            mask[row, : len(ids) + 2] = 1
+        with torch.inference_mode():
+            return self._model(input_ids=inputs, attention_mask=mask).last_hidden_state.float(), mask.float()
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-9), dtype=np.float32)
 
 
 def _loaded(folder: Path) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ ReaderName = Literal["auto", "extract", "generate"]
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """Where a claim stands: `quote` is exactly the characters `start:end` of the document named `document`.
+    """Where a claim stands: `quote` is exactly the characters `start:end` of the source named `document`.
 
     Lines count from 1; `page` is None where the format has none. `score` (0 to 1) is the reader's confidence that the
     quote answers the question.
@@ -33,10 +33,11 @@ class Citation:
 
     @classmethod
     def of(cls, document: Document, start: int, end: int, score: float) -> Citation:
+        """Of `document.text[start:end]`."""
         return cls(
             document.name,
-            start,
-            end,
+            document.offset + start,
+            document.offset + end,
             document.line_of(start),
             document.line_of(max(start, end - 1)),
             document.text[start:end],

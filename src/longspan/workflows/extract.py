@@ -11,9 +11,16 @@ passages found, quoted with its neighbours, is scored as evidence for the questi
 - *model*: log P(question | quote) - log P(question), as a mean over the question's tokens, each bounded (`BOUNDS`) so
   that one token cannot decide. To read all units would take a minute: only the `READ` best by the others are read.
 
-The score is linear; its weights are those of a conditional logit (which of the question's quotes holds the answer?),
-and whether to refuse is a logistic regression. Both were fitted on the development questions by
-benchmarks/ask/calibrate.py.
+The score is linear; its weights are those of a conditional logit (which of the question's quotes holds the answer?).
+Whether to refuse is a logistic regression on
+
+- *nearness*: the cosine of each word piece of the question, in its context, with the nearest word piece of the best
+  quote, as a mean (the late interaction of ColBERT, arXiv:2004.12832, with an encoder that was not trained for it),
+- *least*: the smallest of these cosines, in the best quote's whole passage,
+- *lead*: the best quote's score over that of the best of another passage,
+- *number*: whether a number is asked for that the best quote does not have.
+
+Both were fitted on the development questions by benchmarks/ask/calibrate.py.
 """
 
 from __future__ import annotations
@@ -43,7 +50,7 @@ from longspan.workflows.words import content_words, stems
 Features = npt.NDArray[np.float64]
 
 FEATURES = ("unit", "passage", "words", "own", "model")
-EVIDENCE = ("passage", "unit", "lead", "words", "number", "constant")
+EVIDENCE = ("nearness", "least", "lead", "number", "constant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +62,8 @@ class Weights:
 
 
 # Without the model's reading: what is worth reading, and all there is for an LLM that cannot score.
-SEARCH = Weights(np.array([7.15, 10.65, 9.01, 4.94, 0.0]), np.array([2.48, 3.92, 0.32, 2.47, -0.98, -5.35]))
-MODEL = Weights(np.array([3.76, 5.81, 4.99, 3.65, 4.81]), np.array([2.3, 4.02, 0.27, 2.59, -1.72, -5.14]))
+SEARCH = Weights(np.array([7.13, 10.66, 9.01, 4.93, 0.0]), np.array([7.7, 7.55, 0.27, -1.47, -7.34]))
+MODEL = Weights(np.array([4.43, 5.69, 5.63, 2.74, 4.83]), np.array([7.66, 7.24, 0.35, -1.65, -7.16]))
 REFUSE_BELOW = 0.5
 READ = 12
 BOUNDS = (-1.0, 3.0)  # nats
@@ -215,27 +222,34 @@ async def rank(
             order = worth[np.argsort(-scores[worth], kind="stable")]
     best = [quotes[i] for i in order]
     ranked = [float(scores[i]) for i in order]
-    nearest = float(features[order, 0].max(initial=0.0))
-    found = evidence(question, hits, best, ranked, nearest) @ weights.stated
+    near = await asyncio.to_thread(nearness, question, best[0], index) if best else (0.0, 0.0)
+    found = evidence(question, best, ranked, near) @ weights.stated
     return Ranked(best, ranked, 1.0 / (1.0 + math.exp(-found)), read)
 
 
+def nearness(question: str, quote: Quote, index: Index) -> tuple[float, float]:
+    """EVIDENCE's first two: how near the question's word pieces come to those of the quote on average, and the farthest
+    of them to those of its passage."""
+    passage = quote.unit.passage
+    whole = quote.document.text[passage.start : passage.end]
+    asked, quoted, around = index.encoder.pieces([question, quote.context, f"{passage.heading} {whole}"])
+    if not len(asked):  # such as a question of control characters
+        return 0.0, 0.0
+    return float((asked @ quoted.T).max(1, initial=-1.0).mean()), float((asked @ around.T).max(1, initial=-1.0).min())
+
+
 def evidence(
-    question: str, hits: Sequence[Hit], quotes: Sequence[Quote], scores: Sequence[float], nearest: float
+    question: str, quotes: Sequence[Quote], scores: Sequence[float], nearness: tuple[float, float]
 ) -> Features:
-    """What tells whether the answer is there at all, [len(EVIDENCE)]: how near the nearest passage and the nearest unit
-    (`nearest`) are, the lead of the best quote over the best of another passage, the lead of BM25's first passage over
-    its fifth, and whether a number is asked for that the best quote does not have."""
+    """What tells whether the answer is there at all, [len(EVIDENCE)], from the quotes in their order, their scores, and
+    the `nearness` of the first."""
     if not quotes:
-        return np.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
-    others = [
-        score for quote, score in zip(quotes, scores, strict=True) if quote.unit.passage != quotes[0].unit.passage
-    ]
+        return np.array([0.0, 0.0, 0.0, 0.0, 1.0])
+    first = quotes[0].unit.passage
+    others = [score for quote, score in zip(quotes, scores, strict=True) if quote.unit.passage != first]
     lead = min(scores[0] - others[0], 4.0) if others else 4.0
-    words = sorted((hit.bm25 or 0.0 for hit in hits), reverse=True) + [0.0] * 5
-    alone = 1.0 - words[4] / words[0] if words[0] else 0.0
     missing = float(asks_number(question) and not _NUMBER.search(quotes[0].text))
-    return np.array([max(hit.cosine for hit in hits), nearest, lead, alone, missing, 1.0])
+    return np.array([*nearness, lead, missing, 1.0])
 
 
 _NUMBER = re.compile(

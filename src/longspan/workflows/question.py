@@ -56,8 +56,9 @@ def singly(question: str) -> list[str]:
 
 
 _ASKS_NUMBER = re.compile(
-    r"\bhow (many|much|long|often|old|large|big|far)\b|\b(when|limit|maximum|minimum|default)\b"
-    r"|\b(what|which) (number|year|size|port|percentage|version|priority|value|release|pep|rfc|user id)\b",
+    r"\bhow (many|much|long|often|old|large|big|small|far|fast|high|deep|wide)\b|\bwhen\b"
+    r"|\b(what|which) (\w+ )?(number|count|amount|year|date|size|length|port|percentage|share|version|release|value"
+    r"|level|id|rate|price|priority|limit|maximum|minimum|default)\b|\b(maximum|minimum)\b",
     re.IGNORECASE,
 )
 

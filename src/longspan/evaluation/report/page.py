@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from longspan import __version__
 from longspan.errors import LongspanError
 from longspan.evaluation.report import charts, terminal
-from longspan.evaluation.report.summary import Cell, Contrast, Group, Summary, spending, summarise
+from longspan.evaluation.report.summary import Cell, Contrast, Group, Summary, is_perplexity, spending, summarise
 from longspan.evaluation.rows import Row
 from longspan.terminal import printable
 
@@ -87,6 +87,7 @@ def render(rows: Sequence[Row], title: str) -> str:
         samples=len({(row.task, row.sample) for row in rows}),
         failed=sum(cell.failed for cell in _totals(summary)),
         above=any(cell.above_window for cell in _totals(summary)),
+        apart=[task for task in summary.tasks if is_perplexity(task)],
         best=_best(summary),
         over_lengths=_lines(summary, None, 280) if len(summary.lengths) > 1 else None,
         against_cost=_against_cost(summary, costs, unit),
@@ -124,7 +125,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for way in ("percent", "short", "seconds", "rate", "tokens", "size", "money", "points", "probability"):
+    for way in ("told", "percent", "short", "seconds", "rate", "tokens", "size", "money", "points", "probability"):
         environment.filters[way] = getattr(terminal, way)
     environment.filters.update(printable=printable, name=name, count=lambda n: f"{n:,}".replace(",", "\u202f"))
     environment.globals.update(charts=charts, with_interval=terminal.with_interval)

@@ -11,7 +11,15 @@ from typing import Any
 
 from longspan.errors import LongspanError
 from longspan.evaluation.rows import Row
-from longspan.evaluation.statistics import Difference, Estimate, holm, mean_interval, mean_of, paired_bootstrap
+from longspan.evaluation.statistics import (
+    Difference,
+    Estimate,
+    holm,
+    mean_interval,
+    mean_of,
+    paired_bootstrap,
+    perplexity_interval,
+)
 
 ALL_PAIRS = 8  # specs of which every pair is compared; of more, each with the first
 MOST_VALUES = 24  # a dimension of more values is no dimension: a name, a number
@@ -22,9 +30,9 @@ class Cell:
     """The rows of one spec for a task (None: all) and a length (None: all).
 
     `score` is over samples that have an answer (its `n`); repetitions of a sample are averaged first. Over all tasks it
-    is the mean of `tasks` tasks' means. `failed` counts the rows without an answer, of `rows`; `with_failed` is the
-    mean if those count as wrong. Tokens are sums, rates tokens per second, `seconds` per row, `cost` the sum (None: not
-    known of every row), memory and cache the largest.
+    is the mean of `tasks` tasks' means, without perplexities where there is anything else. `failed` counts the rows
+    without an answer, of `rows`; `with_failed` is the mean if those count as wrong. Tokens are sums, rates tokens per
+    second, `seconds` per row, `cost` the sum (None: not known of every row), memory and cache the largest.
     """
 
     spec: str
@@ -124,10 +132,10 @@ def summarise(rows: Sequence[Row]) -> Summary:
     for (spec, task), held in by_task.items():
         cells[spec, task, None] = _cell(spec, task, None, held, [_score(held)])
     for (spec, length), held in by_length.items():
-        over = [cells[spec, task, length].score for task in tasks if (spec, task, length) in cells]
+        over = [cells[spec, task, length].score for task in averaged(tasks) if (spec, task, length) in cells]
         cells[spec, None, length] = _cell(spec, None, length, held, over)
     for spec, held in by_spec.items():
-        over = [cells[spec, task, None].score for task in tasks if (spec, task, None) in cells]
+        over = [cells[spec, task, None].score for task in averaged(tasks) if (spec, task, None) in cells]
         cells[spec, None, None] = _cell(spec, None, None, held, over)
     heat = {(task, spec): spots for task in tasks for spec in specs if (spots := _spots(by_task.get((spec, task), [])))}
     contrasts = _contrasts(specs, tasks, by_task)
@@ -148,9 +156,21 @@ def _by_sample(rows: Iterable[Row]) -> dict[str, float]:
     return {sample: math.fsum(scores) / len(scores) for sample, scores in held.items()}
 
 
-def _score(rows: Iterable[Row]) -> Estimate | None:
+def is_perplexity(task: str) -> bool:
+    """Whether the task's score is 1 / perplexity."""
+    return task.rpartition("/")[2].startswith("perplexity")
+
+
+def averaged(tasks: Sequence[str]) -> list[str]:
+    """The tasks of which a mean says something: those with right and wrong answers, if there are any."""
+    return [task for task in tasks if not is_perplexity(task)] or list(tasks)
+
+
+def _score(rows: Sequence[Row]) -> Estimate | None:
     scores = list(_by_sample(rows).values())
-    return mean_interval(scores) if scores else None
+    if not scores:
+        return None
+    return perplexity_interval(scores) if is_perplexity(rows[0].task) else mean_interval(scores)
 
 
 def _cell(
@@ -238,6 +258,8 @@ def _contrasts(specs: Sequence[str], tasks: Sequence[str], by_task: dict[tuple[s
         for task in common:
             mine, theirs = scores[a, task], scores[b, task]
             found.append((a, b, task, paired_bootstrap(mine, theirs)))
+            if task not in averaged(common):
+                continue
             shared = mine.keys() & theirs.keys()
             for sample in shared:
                 key = f"{task}\n{sample}"

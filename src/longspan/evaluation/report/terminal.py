@@ -147,8 +147,8 @@ def _score(cell: Cell | None, between: str = " ") -> Text:
         return Text("")
     if cell.score is None:
         return Text("no answer", style="red")
-    text = Text(percent(cell.score.value), style="bold")
-    return text.append(f"{between}{percent(cell.score.low)}–{percent(cell.score.high)}", style="not bold dim")
+    value, interval = told(cell.score)
+    return Text(value, style="bold").append(f"{between}{interval}", style="not bold dim")
 
 
 def _failed(cell: Cell) -> Text:
@@ -169,7 +169,16 @@ def percent(share: float | None) -> str:
 
 def with_interval(score: Estimate) -> str:
     """71 (64–78)."""
-    return f"{percent(score.value)} ({percent(score.low)}–{percent(score.high)})"
+    value, interval = told(score)
+    return f"{value} ({interval})"
+
+
+def told(score: Estimate) -> tuple[str, str]:
+    """A score and its interval: hundredths, or a perplexity."""
+    if not score.perplexity:
+        return percent(score.value), f"{percent(score.low)}–{percent(score.high)}"
+    value, low, high = (1 / max(share, 1e-9) for share in (score.value, score.high, score.low))
+    return f"{value:.1f}", f"{low:.1f}–{high:.1f}" if high < 1e6 else f"{low:.1f}–∞"
 
 
 def points(difference: float) -> str:

@@ -2,7 +2,7 @@
 
 Each sample scores the last `SCORED` tokens of a stretch of text under the model, given the tokens before them. The
 score is 1 / perplexity, the geometric mean of the tokens' probabilities (0 to 1, more is better), so that it goes into
-the same tables and charts as every other; the answer says the perplexity itself.
+the same tables and charts as every other; reports tell the perplexity, and leave it out of means over tasks.
 
 - `perplexity`: the same scored tokens for every length, so that nothing changes but how much comes before them. What a
   model gains from a longer context, and where it breaks, is seen without the noise of other text.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import pydoc_data.topics
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
@@ -115,9 +116,11 @@ def one(
 
 @lru_cache(maxsize=2)
 def source(counter: TokenCounter) -> tuple[str, list[int]]:
-    """Python's help topics as one text, and where its tokens begin."""
+    """Python's help topics as one text, and where its tokens begin. What several topics say stands there once: the
+    model would know it by heart from the one before."""
     topics = pydoc_data.topics.topics
-    text = "\n\n".join(f"{name}\n\n{topics[name].strip()}" for name in sorted(topics))
+    parts = (part for name in sorted(topics) for part in (name, *re.split(r"\n\s*\n", topics[name].strip())))
+    text = "\n\n".join(dict.fromkeys(parts))
     return text, counter.starts(text)
 
 
