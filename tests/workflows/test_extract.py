@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 from hypothesis import given
@@ -110,13 +111,30 @@ def test_below_the_threshold_it_refuses_and_shows_the_nearest_places(settings: S
     quotes = [quote for passage in found for quote in quotes_of(document, passage, [0.5] * 40)]
     for stated, refuses in ((REFUSE_BELOW - 0.01, True), (REFUSE_BELOW + 0.01, False)):
         ranked = Ranked(quotes, [1.0] * len(quotes), stated, len(quotes))
-        text, refused, citations = asyncio.run(extract("Who?", ranked, corpus, ScriptedScorer(), settings))
+        text, refused, citations = extract([ranked], settings)
         assert refused == refuses
         assert (text == "The text does not say.") == refuses
-        assert len(citations) == 3
-    text, refused, citations = asyncio.run(extract("Who?", Ranked([], [], 0.0, 0), corpus, ScriptedScorer(), settings))
+        assert len({(one.start, one.end) for one in citations}) == len(citations) >= 2
+    text, refused, citations = extract([Ranked([], [], 0.0, 0)], settings)
     assert refused
     assert citations == []
+
+
+def test_a_question_of_two_things_gets_both(settings: Settings) -> None:
+    question = "How many months does the warranty last, and where is the mill?"
+    text = MANUAL + "\n\n5. Rest\n\n" + "Nothing of note. " * 90 + "\n\n6. Places\n\nThe mill is in Arles.\n"
+    answer = asked(question, text, settings)
+    assert re.search(r"36 months[^\[]*\[1\](.|\n)*\n\nand:\n\n(.|\n)*Arles[^\[]*\[2\]", answer.text)
+    assert "36 months" in answer.citations[0].quote and "Arles" in answer.citations[1].quote
+    corpus = Corpus.from_texts({"text": MANUAL})
+    document = next(iter(corpus.documents()))
+    found = list(passages(document, lambda texts: [len(text.split()) for text in texts], 30))
+    quotes = [quote for passage in found for quote in quotes_of(document, passage, [0.5] * 40)]
+    known, unknown = Ranked(quotes, [1.0] * len(quotes), 0.9, 1), Ranked(quotes[::-1], [1.0] * len(quotes), 0.1, 1)
+    text, refused, citations = extract([known, unknown], settings)
+    assert not refused and "and:" not in text
+    assert len({(one.start, one.end) for one in citations}) == len(citations)
+    assert extract([unknown, unknown], settings)[1]
 
 
 def test_a_model_that_cannot_score_is_noted(settings: Settings) -> None:

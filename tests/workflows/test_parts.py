@@ -15,7 +15,7 @@ from longspan.workflows import Budgeted, BudgetSpent, Settings
 from longspan.workflows.auto import choose
 from longspan.workflows.journal import Journal
 from longspan.workflows.passages import everything, join_neighbours, pack
-from longspan.workflows.question import asks_number, kind_of, standalone
+from longspan.workflows.question import asks_number, kind_of, parts, standalone
 from longspan.workflows.support import support
 from longspan.workflows.words import content_words, coverage, stems
 
@@ -103,6 +103,19 @@ def test_a_follow_up_takes_the_words_of_the_question_before() -> None:
     assert standalone("How long does it last?", "What is the warranty?").endswith("(What is the warranty?)")
     assert standalone("Which grain may be milled?", "What is the warranty?") == "Which grain may be milled?"
     assert standalone("And why?", "") == "And why?"
+
+
+def test_what_is_asked_for() -> None:
+    assert parts("Where do the scripts go, and which package do they need?") == [
+        "Where do the scripts go?",
+        "which package do they need?",
+    ]
+    assert parts("I bake bread. When is it done? And at what heat?") == [
+        "I bake bread. When is it done?",
+        "And at what heat?",
+    ]
+    for one in ("What do mills and barns have in common?", "Who built it and left?", "Mills", "", "Where? "):
+        assert parts(one) == [one]
 
 
 @pytest.mark.parametrize(

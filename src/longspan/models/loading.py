@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import math
 import shutil
 import tempfile
 import time
@@ -26,6 +27,7 @@ from filelock import FileLock
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from longspan.allocator import give_back
 from longspan.errors import LongspanError, UsageError
 from longspan.paths import cache_home
 from longspan.surrogates import replace_surrogates
@@ -193,6 +195,7 @@ def load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
                 gguf.convert(path, Path(temporary) / "model")
                 (Path(temporary) / "model").replace(folder)
+            give_back()
             return load_folder(folder, dtype)
     except OSError as error:
         raise LongspanError(
@@ -307,20 +310,26 @@ def default_dtype(device: torch.device | str | None) -> torch.dtype:
 @cache
 def _bf16_is_faster() -> bool:
     """Measured, in some 30 ms: instructions for bf16 double the speed on AMD's Zen 4 (and matrix units more), but halve
-    it on Intel's Sapphire Rapids where a virtual machine hides the matrix units."""
+    it on Intel's Sapphire Rapids where a virtual machine hides the matrix units. By turns and on one core: other work
+    on the machine must not decide."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
-
-    def seconds(dtype: torch.dtype) -> float:
-        hidden, weight = torch.ones(256, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
-        times = []
-        for _ in range(5):
-            begin = time.perf_counter()
-            torch.nn.functional.linear(hidden, weight)
-            times.append(time.perf_counter() - begin)
-        return min(times)
-
-    return seconds(torch.bfloat16) < seconds(torch.float32)
+    pairs = {
+        dtype: (torch.ones(64, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype))
+        for dtype in (torch.bfloat16, torch.float32)
+    }
+    least = dict.fromkeys(pairs, math.inf)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(12):
+            for dtype, (hidden, weight) in pairs.items():
+                begin = time.perf_counter()
+                torch.nn.functional.linear(hidden, weight)
+                least[dtype] = min(least[dtype], time.perf_counter() - begin)
+    finally:
+        torch.set_num_threads(threads)
+    return least[torch.bfloat16] < least[torch.float32]
 
 
 @contextmanager

@@ -13,7 +13,6 @@ question embeds only what BM25 proposes, and the vectors are kept. `longspan ind
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from longspan.allocator import give_back
 from longspan.corpus import Corpus, Document, Passage, passages
 from longspan.errors import LongspanError
 from longspan.paths import cache_home
@@ -46,7 +46,7 @@ CANDIDATES = 64  # taken from each of BM25 and vectors
 RRF_K = 60  # Cormack et al. 2009, the constant of reciprocal rank fusion
 EAGER_TOKENS = 400_000
 EMBEDDED_TOGETHER = 256  # passages after which their vectors are stored
-FLUSH_CHARACTERS = 8_000_000  # passages are written in batches of about this much text
+FLUSH_CHARACTERS = 3_000_000  # passages are written in batches of about this much text
 RELEASED_BYTES = 50_000_000  # a larger text does not stay in memory while its words are indexed, which takes as much
 COMPACTED_EVERY = 32  # times that vectors are added: each makes a file of its own, and many files are slow to search
 
@@ -209,7 +209,7 @@ class Index:
                 self._add([entry.id for entry in self.corpus.entries if entry.id not in have], documents, table)
                 if self.corpus.size > RELEASED_BYTES:
                     self.corpus.release()
-                    _give_back()
+                    give_back()
                 self._tell("indexing words", 0, 0)
                 if table.list_indices():
                     for stored in tables:
@@ -217,7 +217,7 @@ class Index:
                 elif table.count_rows():
                     _index_words(table)
                 self._note(tokens=sum(_column(table, "tokens")), versions=[documents.version, table.version])
-                _give_back()
+                give_back()
             if self._known["versions"] != [documents.version, table.version]:
                 raise ValueError("a table lacks its last version")  # its older ones do not belong together
             self._note(whole=True, documents=len(wanted), passages=table.count_rows())
@@ -243,6 +243,8 @@ class Index:
                 documents.add(finished)
             rows.clear()
             finished.clear()
+            if characters >= FLUSH_CHARACTERS:
+                give_back()
             characters = 0
 
         for number, key in enumerate(keys):
@@ -387,12 +389,6 @@ class Index:
     def _small(self) -> bool:
         """Whether the corpus can be embedded while a question waits."""
         return bool(self._known["tokens"] <= EAGER_TOKENS)
-
-
-def _give_back() -> None:
-    """Return what indexing has freed to the system (glibc keeps it): 100 MB, with the model's weights to come."""
-    with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _column(table: Any, name: str) -> list[Any]:

@@ -29,7 +29,7 @@ import asyncio
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -268,30 +268,44 @@ async def gains(question: str, contexts: Sequence[str], scorer: Scorer) -> list[
 READING = "Passage: {}\nQuestion:"
 
 
-async def extract(
-    question: str, ranked: Ranked, corpus: Corpus, llm: LLM, settings: Settings
-) -> tuple[str, bool, list[Citation]]:
+def extract(ranked: Sequence[Ranked], settings: Settings) -> tuple[str, bool, list[Citation]]:
     """The answer in the text's own words: (text, refused, citations).
 
-    The best quote, and the best of another passage where the first is not clearly ahead.
+    `ranked` is of each thing asked for. The best quote of each, and the best of another passage where the first is not
+    clearly ahead; it is refused if none has an answer. The best quotes of all are cited first.
     """
+    places = [[place for place, _ in zip(_places(one), range(QUOTES), strict=False)] for one in ranked]
+    citations: dict[tuple[str, int, int], Citation] = {}
+    for turn in range(QUOTES):
+        for one, found in zip(ranked, places, strict=True):
+            if turn < len(found):
+                quote, likely = found[turn]
+                key = (quote.document.id, quote.start, quote.end)
+                cited = Citation.of(quote.document, quote.start, quote.end, one.stated * likely)
+                citations.setdefault(key, cited)
+    number = {key: at for at, key in enumerate(citations, 1)}
+    answers: list[str] = []
+    for one, found in zip(ranked, places, strict=True):
+        if one.stated < REFUSE_BELOW or not found:
+            continue
+        told = found[: 1 if found[0][1] >= CLEAR else 2]
+        texts = [f"{shown(quote)} [{number[quote.document.id, quote.start, quote.end]}]" for quote, _ in told]
+        answers.append("\n\nor:\n\n".join(texts))
+    text = "\n\nand:\n\n".join(dict.fromkeys(answers)) or REFUSAL
+    if settings.on_text:
+        settings.on_text(text)
+    return text, not answers, list(citations.values())
+
+
+def _places(ranked: Ranked) -> Iterator[tuple[Quote, float]]:
+    """The best quote of each passage, the best first, and how likely it is that the answer is in that passage."""
     share = np.exp(np.array(ranked.scores) - max(ranked.scores, default=0.0))
     share /= share.sum()
-    places_of: dict[Passage, list[int]] = {}  # in the ranking, the passage with the best quote first
+    places: dict[Passage, list[int]] = {}
     for at, quote in enumerate(ranked.quotes):
-        places_of.setdefault(quote.unit.passage, []).append(at)
-    citations: list[Citation] = []
-    texts: list[str] = []
-    first = 0.0
-    for places in list(places_of.values())[:QUOTES]:
-        quote, likely = ranked.quotes[places[0]], float(share[places].sum())
-        citations.append(Citation.of(quote.document, quote.start, quote.end, ranked.stated * likely))
-        if len(citations) == 1 or (len(citations) == 2 and first < CLEAR):
-            texts.append(f"{shown(quote)} [{len(citations)}]")
-            first = likely
-    if ranked.stated < REFUSE_BELOW or not texts:
-        return _said(REFUSAL, settings), True, citations
-    return _said("\n\nor:\n\n".join(texts), settings), False, citations
+        places.setdefault(quote.unit.passage, []).append(at)
+    for found in places.values():
+        yield ranked.quotes[found[0]], float(share[found].sum())
 
 
 def shown(quote: Quote) -> str:
@@ -301,9 +315,3 @@ def shown(quote: Quote) -> str:
     text = textwrap.dedent(margin + quote.text) if not margin.strip() else quote.text
     lead = flat(quote.lead)
     return f"{lead}\n{text}" if lead else text
-
-
-def _said(text: str, settings: Settings) -> str:
-    if settings.on_text:
-        settings.on_text(text)
-    return text

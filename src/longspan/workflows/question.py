@@ -68,6 +68,21 @@ def asks_number(question: str) -> bool:
     return _ASKS_NUMBER.search(question) is not None
 
 
+_ASKS = r"(?:what|which|who|whom|whose|where|when|why|how)\b"
+_NEXT_PART = re.compile(
+    r"(?<=\?)\s+(?=\S)"
+    rf"|[,;]?\s+and,?\s+(?=(?:(?:then|later|also),?\s+)?(?:(?:in|at|from|on|to|for|with|by|of|under|into)\s+)?{_ASKS})",
+    re.IGNORECASE,
+)
+
+
+def parts(question: str) -> list[str]:
+    """What is asked for: "Where do the scripts go, and which package do they need?" is two questions."""
+    found = [part.strip() for part in _NEXT_PART.split(question) if part.strip()]
+    asking = [f"{part.rstrip(' ,;.?')}?" for part in found if re.search(_ASKS, part, re.IGNORECASE)]
+    return asking if len(asking) > 1 else [question]
+
+
 _POINTS_BACK = re.compile(r"^\W*(and|or|but|what about|how about|why|where|when|who)\b.{0,40}$", re.IGNORECASE)
 _PRONOUN = re.compile(r"\b(it|its|they|them|their|that one|this one|he|she|his|her)\b", re.IGNORECASE)
 
