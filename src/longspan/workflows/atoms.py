@@ -1,7 +1,7 @@
 """A corpus as a row of small pieces with their sizes: what is split by arithmetic alone, and searched by words.
 
-A `Part` is a run of pieces. Its tokens are the sum of its pieces', each counted with the blanks behind it (many become an
-empty line) and with what a tokenizer may do at the seam, so that a part has no more tokens than it says.
+A `Part` is a run of pieces. Its tokens are the sum of its pieces', each counted with the blanks behind it (many become
+an empty line) and with what a tokenizer may do at the seam, so that a part has no more tokens than it says.
 """
 
 from __future__ import annotations

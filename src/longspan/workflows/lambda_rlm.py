@@ -1,4 +1,4 @@
-"""λ-RLM: a typed program of combinators reads the text, the model reads only leaves (Roy et al. 2026, arXiv:2603.20105).
+"""λ-RLM: a typed program of combinators reads the text, the model only its leaves (Roy et al. 2026, arXiv:2603.20105).
 
 "The Y-Combinator for LLMs: Solving Long-Context Rot with λ-Calculus". Instead of code that a model writes (RLM), a
 planner builds one recursive program from a fixed library of combinators and runs it once:
@@ -7,15 +7,16 @@ planner builds one recursive program from a fixed library of combinators and run
 
 So the run ends, and what it may cost is known before it: with a text of n tokens, depth d = ⌈log_k(n/τ)⌉ and at most
 k^d leaf calls, T(n) ≤ k^d·C(τ) + (k^d − 1)/(k − 1)·C⊕(k) (Theorem 2). Here the bound is computed by the same recurrence
-over the program itself, with a Split's uneven shares counted in, also for programs of your own, and enforced by a budget.
+over the program itself (`combinators`), with a Split's uneven shares counted in, also for programs of your own, and
+enforced by a budget.
 
 What differs from the paper and its code (lambda-calculus-LLM/lambda-RLM), or was inferred:
 
 - Split cuts at sentences, so that a share may be larger than n/k by one piece (64 tokens); sizes are tokens of the
   model's own tokenizer, the official code counts characters.
-- Filter searches whole chunks by the question's words (BM25 over their pieces) and costs no call. The official code asks
-  the model about the first tenth of each chunk, the paper matches previews of 500 characters: both miss what stands
-  further down.
+- Filter searches whole chunks by the question's words (BM25 over their pieces) and costs no call. The official code
+  asks the model about the first tenth of each chunk, the paper matches previews of 500 characters: both miss what
+  stands further down.
 - FILTERBEST scores an answer by the sentence of its leaf that carries it and the question's words: what a leaf made up
   loses, and the winner is cited.
 - Theorem 4 finds k* = 2 for the bound; the official code takes ⌈√(n·c_in/c⊕)⌉, at most 20. Both follow from estimates;
@@ -30,7 +31,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any, Literal
@@ -45,6 +46,24 @@ from longspan.trace import span
 from longspan.workflows.answer import Answer, Citation, Settings
 from longspan.workflows.atoms import Atoms, Part
 from longspan.workflows.budget import MESSAGE, TEMPLATE, Budget, Budgeted, BudgetSpent
+from longspan.workflows.combinators import (
+    Chain,
+    Concat,
+    Cost,
+    Cross,
+    Filter,
+    Fix,
+    Frame,
+    M,
+    Map,
+    Parse,
+    Peek,
+    Reduce,
+    Self,
+    Split,
+    Term,
+    bound,
+)
 from longspan.workflows.generate import REFUSAL
 from longspan.workflows.parallel import CONCURRENT, parallel
 from longspan.workflows.passages import Unit, units
@@ -87,304 +106,6 @@ MENU = (
 )
 NONE = "NONE"
 
-# -- the combinators ---------------------------------------------------------------------------------------------------
-
-Type = Literal["Text", "[Text]", "Found", "[Found]"]
-
-
-class Term:
-    """A function from `takes` to `gives`. `a >> b` is a, then b."""
-
-    __slots__ = ()
-    takes: Type
-    gives: Type
-
-    def __rshift__(self, after: Term) -> Chain:
-        return Chain((*_steps(self), *_steps(after)))
-
-
-@dataclass(frozen=True)
-class Split(Term):
-    """Text → [Text]: at most `k` chunks, one after the other, of nearly the same size."""
-
-    k: int
-    takes, gives = "Text", "[Text]"
-
-
-@dataclass(frozen=True)
-class Peek(Term):
-    """Text → Text: its beginning, at most `tokens` long (at least one piece)."""
-
-    tokens: int
-    takes, gives = "Text", "Text"
-
-
-@dataclass(frozen=True)
-class Filter(Term):
-    """[Text] → [Text]: the `keep` chunks that fit the question best by its words (for each question, where `Cross` made
-    several), without a call. `hops` times the rare words of what was found are searched too."""
-
-    keep: int
-    hops: int = 0
-    takes, gives = "[Text]", "[Text]"
-
-
-@dataclass(frozen=True)
-class Cross(Term):
-    """[Text] → [Text]: every chunk with every one of `questions`. Without any, [Found] → [Found]: all pairs."""
-
-    questions: tuple[str, ...] = ()
-
-    @property
-    def takes(self) -> Type:  # type: ignore[override]
-        return "[Text]" if self.questions else "[Found]"
-
-    gives = takes
-
-
-@dataclass(frozen=True)
-class M(Term):
-    """Text → Found, the only neural step: one call with `prompt` (a name of `PROMPTS`, or a template of your own with
-    {text} and {question}), which writes at most `max_tokens`. What was found may be read again (`of="Found"`)."""
-
-    prompt: str
-    max_tokens: int
-    of: Literal["Text", "Found"] = "Text"
-    gives = "Found"
-
-    @property
-    def takes(self) -> Type:  # type: ignore[override]
-        return self.of
-
-
-@dataclass(frozen=True)
-class Self(Term):
-    """Text → Found: the program of the `Fix` around it."""
-
-    takes, gives = "Text", "Found"
-
-
-@dataclass(frozen=True)
-class Map(Term):
-    """[α] → [β]: `step` of each, several at once."""
-
-    step: Term
-
-    @property
-    def takes(self) -> Type:  # type: ignore[override]
-        return "[Text]" if self.step.takes == "Text" else "[Found]"
-
-    @property
-    def gives(self) -> Type:  # type: ignore[override]
-        return "[Text]" if self.step.gives == "Text" else "[Found]"
-
-
-@dataclass(frozen=True)
-class Reduce(Term):
-    """[Found] → Found by ⊕: "best" (the answer that its text carries best), "merge" (every item once), "sum", or an `M`
-    that reads them all."""
-
-    by: Literal["best", "merge", "sum"] | M
-    takes, gives = "[Found]", "Found"
-
-
-@dataclass(frozen=True)
-class Concat(Term):
-    """[Found] → Found: all, one after the other."""
-
-    takes, gives = "[Found]", "Found"
-
-
-@dataclass(frozen=True)
-class Parse(Term):
-    """Found → [Found]: line by line."""
-
-    takes, gives = "Found", "[Found]"
-
-
-@dataclass(frozen=True)
-class Chain(Term):
-    """The steps one after the other; each must give what the next takes."""
-
-    steps: tuple[Term, ...]
-
-    def __post_init__(self) -> None:
-        for one, two in zip(self.steps, self.steps[1:], strict=False):
-            if one.gives != two.takes:
-                raise UsageError(f"{one} gives {one.gives} and {two} takes {two.takes}: they do not fit.")
-
-    @property
-    def takes(self) -> Type:  # type: ignore[override]
-        return self.steps[0].takes
-
-    @property
-    def gives(self) -> Type:  # type: ignore[override]
-        return self.steps[-1].gives
-
-    def __str__(self) -> str:
-        return " >> ".join(map(repr, self.steps))
-
-    __repr__ = __str__
-
-
-@dataclass(frozen=True)
-class Fix(Term):
-    """Text → Found, equation 4 of the paper: a text of at most `tau` tokens is read by `leaf`, a longer one by `step`, in
-    which `Self()` stands for the whole."""
-
-    tau: int
-    leaf: M
-    step: Term
-    takes, gives = "Text", "Found"
-
-    def __post_init__(self) -> None:
-        if (self.leaf.takes, self.leaf.gives) != ("Text", "Found") or (self.step.takes, self.step.gives) != (
-            "Text",
-            "Found",
-        ):
-            raise UsageError("Fix takes a leaf and a step that are both Text → Found.")
-
-
-def _steps(term: Term) -> tuple[Term, ...]:
-    return term.steps if isinstance(term, Chain) else (term,)
-
-
-# -- what a program costs, before it runs ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Calls of the model, tokens that it reads and writes, and how many levels of Fix are above the deepest leaf."""
-
-    calls: int = 0
-    read: int = 0
-    written: int = 0
-    depth: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.calls + other.calls,
-            self.read + other.read,
-            self.written + other.written,
-            max(self.depth, other.depth),
-        )
-
-    def times(self, count: int) -> Cost:
-        return Cost(self.calls * count, self.read * count, self.written * count, self.depth)
-
-    def most(self, other: Cost) -> Cost:
-        return Cost(*(max(getattr(self, name), getattr(other, name)) for name in self.__slots__))
-
-    @property
-    def tokens(self) -> int:
-        return self.read + self.written
-
-    @property
-    def price(self) -> int:
-        """What the planner makes small: a written token takes as long, or costs as much, as several read ones."""
-        return self.read + WRITTEN * self.written
-
-
-WRITTEN = 4  # inferred: common prices; on a CPU writing is slower still
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """At most `count` values of at most `tokens` each; `questions` are asked of them."""
-
-    count: int
-    tokens: int
-    questions: int = 1
-
-
-Frame = Callable[[M], int]
-NUMBER_TOKENS = 24  # of a sum, in figures
-
-
-def bound(program: Term, tokens: int, slack: int, frame: Frame) -> Cost:
-    """The most that `program` may cost over a text of `tokens`; a chunk may be larger than its share by `slack`.
-
-    `frame(m)` is the most that a call reads besides its text. Raises UsageError for a program that would not end, or
-    whose calls exceed the window.
-    """
-    return _bound(program, Size(1, tokens), slack, frame, None)[0]
-
-
-Recursion = Callable[[Size], "tuple[Cost, Size]"]
-
-
-def _bound(term: Term, size: Size, slack: int, frame: Frame, again: Recursion | None) -> tuple[Cost, Size]:
-    free = Cost()
-    match term:
-        case Chain(steps):
-            total = free
-            for step in steps:
-                cost, size = _bound(step, size, slack, frame, again)
-                total += cost
-            return total, size
-        case Split(k):
-            if k < 1:
-                raise UsageError(f"Split({k}) makes no chunks: give at least 1.")
-            return free, Size(k, min(-(-size.tokens // k) + slack, size.tokens))
-        case Peek(tokens):
-            return free, replace(size, tokens=min(max(tokens, slack), size.tokens))
-        case Filter(keep, _):
-            return free, replace(size, count=min(keep * size.questions, size.count))
-        case Cross(questions) if questions:
-            return free, Size(size.count * len(questions), size.tokens, len(questions))
-        case Cross():
-            return free, Size(size.count * (size.count - 1) // 2, 2 * size.tokens + 1)
-        case Parse():
-            return free, Size(size.tokens, size.tokens)
-        case M():
-            return Cost(1, frame(term) + size.tokens, term.max_tokens), Size(1, term.max_tokens)
-        case Map(step):
-            cost, each = _bound(step, replace(size, count=1), slack, frame, again)
-            return cost.times(size.count), replace(each, count=size.count, questions=size.questions)
-        case Reduce(M() as m):
-            return _bound(m, Size(1, size.count * (size.tokens + 1)), slack, frame, again)
-        case Reduce("sum"):
-            return free, Size(1, NUMBER_TOKENS)
-        case Reduce("best"):
-            return free, Size(1, size.questions * (size.tokens + 1))
-        case Reduce() | Concat():
-            return free, Size(1, size.count * (size.tokens + 1))
-        case Self():
-            if again is None:
-                raise UsageError("Self() stands outside of a Fix.")
-            return again(size)
-        case Fix(tau, leaf, step):
-            if slack > tau:
-                raise UsageError(f"A leaf of {tau} tokens is smaller than the text's largest piece: give {slack}.")
-            known: dict[int, tuple[Cost, Size]] = {}
-
-            def recurse(size: Size) -> tuple[Cost, Size]:
-                if size.tokens not in known:
-                    if size.tokens <= tau:
-                        known[size.tokens] = _bound(leaf, size, slack, frame, None)
-                    else:
-                        known[size.tokens] = _level(size, lambda smaller: descend(size, smaller))
-                return known[size.tokens]
-
-            def descend(size: Size, smaller: Size) -> tuple[Cost, Size]:
-                if smaller.tokens >= size.tokens:
-                    raise UsageError(
-                        f"The program does not end: chunks of {smaller.tokens} tokens are not smaller than their "
-                        f"text; split into more, or make tau larger than {2 * slack}."
-                    )
-                return recurse(smaller)
-
-            def _level(size: Size, smaller: Recursion) -> tuple[Cost, Size]:
-                # A text may also be small enough to be a leaf here, as chunks are seldom as large as they might be.
-                at_leaf, found = _bound(leaf, replace(size, tokens=tau), slack, frame, None)
-                cost, inner = _bound(step, size, slack, frame, smaller)
-                deeper = replace(cost, depth=cost.depth + 1)
-                return deeper.most(at_leaf), replace(inner, tokens=max(inner.tokens, found.tokens))
-
-            return recurse(size)
-    raise UsageError(f"{term!r} is no combinator.")
-
-
 # -- the planner -------------------------------------------------------------------------------------------------------
 
 Task = Literal["search", "multi_hop", "aggregate", "pairwise", "classify", "summarise"]
@@ -413,8 +134,8 @@ class Accuracy:
 
 
 ALPHA = 0.8
-# Tokens of a leaf where a fact is looked for, and where everything is read. SmolLM2-135M finds pass keys in real text in
-# 6 of 6 leaves of 320 tokens, in 5 of 6 of 1 000.
+# Tokens of a leaf where a fact is looked for, and where everything is read. SmolLM2-135M finds pass keys in real text
+# in 6 of 6 leaves of 320 tokens, in 5 of 6 of 1 000.
 SMALL_LEAVES = (384, 1024)
 LARGE_LEAVES = (1024, 4096)
 LARGE = 4096  # effective window from which leaves are large
@@ -452,7 +173,7 @@ def plan(
     max_tokens: int = 256,
     frame: Frame | None = None,
 ) -> Plan:
-    """Phase 4: the program for a task over a text of `tokens`, with the k* of the least cost that keeps the accuracy."""
+    """Phase 4: the program for a task over a text of `tokens`, by the k* of the least cost that keeps the accuracy."""
     frame = frame or frame_of(llm, question)
     leaves = LARGE_LEAVES if llm.effective_window >= LARGE else SMALL_LEAVES
     leaf = leaves[task not in ("search", "multi_hop")]
@@ -576,10 +297,9 @@ class Executor:
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONCURRENT))
 
     async def run(self, program: Term) -> Found:
-        value = await self._run(program, self.atoms.whole, None)
-        if isinstance(value, Part | list):
-            raise UsageError(f"The program gives {program.gives}, not an answer: end it with Reduce, Concat or M.")
-        return value
+        found = await self._run(program, self.atoms.whole, None)
+        assert isinstance(found, Found)
+        return found
 
     async def _run(self, term: Term, value: Any, fix: Fix | None) -> Value:
         match term:
@@ -761,6 +481,8 @@ async def execute(program: Term, question: str, corpus: Corpus, llm: LLM, settin
 
     >>> program = Fix(900, M("find", 64), Split(32) >> Filter(4) >> Map(Self()) >> Reduce("best"))
     """
+    if (program.takes, program.gives) != ("Text", "Found"):
+        raise UsageError(f"The program is {program.takes} → {program.gives}: it must take a Text and give a Found.")
     atoms = Atoms.of(corpus, llm)
     cost = bound(program, atoms.whole.tokens, atoms.slack, frame_of(llm, question))
     note = (
@@ -856,26 +578,3 @@ def menu_cost(message: Message, llm: LLM) -> Cost:
     schema = json.dumps(Choice.model_json_schema())
     repair = MENU_TOKENS + REASONS + llm.count_tokens(REPAIR.format(why="", schema=schema)) + 2 * MESSAGE
     return Cost(2, 2 * first + repair, 2 * MENU_TOKENS)
-
-
-__all__ = [
-    "Accuracy",
-    "Chain",
-    "Concat",
-    "Cost",
-    "Cross",
-    "Filter",
-    "Fix",
-    "M",
-    "Map",
-    "Parse",
-    "Peek",
-    "Plan",
-    "Reduce",
-    "Self",
-    "Split",
-    "bound",
-    "execute",
-    "lambda_rlm",
-    "plan",
-]
