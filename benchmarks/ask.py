@@ -6,7 +6,7 @@ Every line is a process as a user would start it (of the next questions, both: a
 `longspan ask -i` keeps one, and a new process each), on a cache of its own. The texts: Python's help topics
 (470 KB, 170 000 tokens) and a folder of 20 MB, modules of the Python that runs this. The baseline is what one writes
 in an afternoon: transformers' `generate` over the four chunks (of a fixed 256 tokens) that are nearest to the question
-by the same encoder (batched as longspan does it), without an index. It gets the same model in bf16 and question.
+by the same encoder (batched as longspan does it), without an index. Model and question are the same.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from longspan.workflows import Budgeted, BudgetSpent, Settings
 from longspan.workflows.auto import choose
 from longspan.workflows.journal import Journal
 from longspan.workflows.passages import everything, join_neighbours, pack
-from longspan.workflows.question import asks_number, kind_of, parts, standalone
+from longspan.workflows.question import kind_of, lacks_number, parts, standalone
 from longspan.workflows.support import support
 from longspan.workflows.words import content_words, coverage, stems
 
@@ -195,6 +195,20 @@ def test_packing_keeps_the_order_and_the_budget(sizes: list[int], budget: int) -
     assert not sizes or sizes[0] > budget or chosen[0] is ranking[0]
 
 
-def test_questions_for_a_number() -> None:
-    assert asks_number("How many digits?") and asks_number("In which year was it?")
-    assert not asks_number("Who may upload?")
+@pytest.mark.parametrize(
+    ("question", "text", "lacks"),
+    [
+        ("How many mills are there?", "The three old mills grind.", False),
+        ("How many mills are there?", "The mills grind, and the wall of the town in the valley is 3 m high.", True),
+        ("How many big mills has it?", "Its mills: 40.", False),
+        ("In which year was it built?", "It was built in 1847.", False),
+        ("In which year was it built?", "It was built by 12 men.", True),
+        ("In what version was it added?", "Added in 3.7.", False),
+        ("In what version was it added?", "Of 12 it is one.", True),
+        ("What is the default size?", "The size is twelve.", False),
+        ("What is the default size?", "The size is small.", True),
+        ("Who may upload?", "Members.", False),
+    ],
+)
+def test_a_number_that_is_asked_for_and_absent(question: str, text: str, lacks: bool) -> None:
+    assert lacks_number(question, text) == lacks

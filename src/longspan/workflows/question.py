@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from longspan.workflows.words import stems
+
 Kind = Literal["fact", "list", "count", "summary"]
 
 _SUMMARY = re.compile(
@@ -56,6 +58,12 @@ def singly(question: str) -> list[str]:
 
 
 _ASKS_NUMBER = re.compile(
+    r"\bhow (many|much|long|often|old|large|big|small|far|fast|high|deep|wide)\b|\bwhen\b|\b(maximum|minimum)\b"
+    r"|\b(what|which) (\w+ ){0,3}(number|count|amount|year|date|size|length|port|percentage|share|version|rate|price"
+    r"|priority|limit)\b",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(
     r"\bhow (many|much|long|often|old|large|big|small|far|fast|high|deep|wide)\b|\bwhen\b"
     r"|\b(what|which) (\w+ )?(number|count|amount|year|date|size|length|port|percentage|share|version|release|value"
     r"|level|id|rate|price|priority|limit|maximum|minimum|default)\b|\b(maximum|minimum)\b",
@@ -63,9 +71,33 @@ _ASKS_NUMBER = re.compile(
 )
 
 
-def asks_number(question: str) -> bool:
-    """Whether what answers the question has a number in it, most likely."""
-    return _ASKS_NUMBER.search(question) is not None
+_NUMBER = re.compile(
+    r"\d[\d.,]*|\b(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|once|twice|single|dozen|half|hundred"
+    r"|thousand|million)\b",
+    re.IGNORECASE,
+)
+_YEAR = re.compile(r"\b(1\d|20)\d\d\b")
+_VERSION = re.compile(r"\d\.\d")
+_HOW_MANY = re.compile(r"\bhow many ((?:[\w-]+ ){0,2}[\w-]+)", re.IGNORECASE)
+BESIDE = 5  # words between a number and what it counts
+
+
+def lacks_number(question: str, text: str) -> bool:
+    """Whether the question asks for a number that the text does not have: for "how many mills" one beside a word of
+    these, for a year one of four digits, for a version one with a point, else any."""
+    if not _ASKS_NUMBER.search(question):
+        return False
+    if counted := _HOW_MANY.search(question):
+        of, words = set(stems(counted[1])), text.split()
+        return not any(
+            of & set(stems(" ".join(words[max(at - BESIDE, 0) : at + BESIDE + 1])))
+            for at, word in enumerate(words)
+            if _NUMBER.search(word)
+        )
+    for noun, number in (("year", _YEAR), ("version", _VERSION)):
+        if re.search(rf"\b{noun}\b", question, re.IGNORECASE):
+            return not number.search(text)
+    return not _NUMBER.search(text)
 
 
 _ASKS = r"(?:what|which|who|whom|whose|where|when|why|how)\b"
