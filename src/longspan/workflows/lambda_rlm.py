@@ -67,7 +67,7 @@ from longspan.workflows.combinators import (
 from longspan.workflows.generate import REFUSAL
 from longspan.workflows.parallel import CONCURRENT, parallel
 from longspan.workflows.passages import Unit, units
-from longspan.workflows.question import kind_of, singly
+from longspan.workflows.question import kind_of, parts, singly
 from longspan.workflows.structured import REASONS, REPAIR, structured
 from longspan.workflows.support import citations_of
 from longspan.workflows.words import STOP, coverage, stems
@@ -220,7 +220,7 @@ def program_of(task: Task, question: str, k: int, tau: int, out: int, room: int)
     each: Split | Chain = Split(k)
     match task:
         case "search":
-            questions = tuple(singly(question))
+            questions = things(question)
             if len(questions) > 1:
                 narrow = Split(k) >> Cross(questions) >> Filter(KEEP)
                 return (
@@ -241,6 +241,11 @@ def program_of(task: Task, question: str, k: int, tau: int, out: int, room: int)
             keep = max(min(HOP_KEEP, room // (out + 1)), 1)
             read = Map(Fix(tau, M("extract", out), Split(2) >> Map(Self()) >> Concat()))
             return Split(k) >> Filter(keep, HOPS) >> read >> Concat() >> M("answer", out, "Found")
+
+
+def things(question: str) -> tuple[str, ...]:
+    """Each thing asked for, as a question of its own."""
+    return tuple(item for part in parts(question) for item in singly(part))
 
 
 def frame_of(llm: LLM, question: str) -> Frame:
@@ -495,7 +500,7 @@ async def execute(program: Term, question: str, corpus: Corpus, llm: LLM, settin
 async def task_of(question: str, atoms: Atoms, llm: LLM) -> tuple[Task, str, Cost]:
     """Phase 2: the kind of task, how it was found, and the most that this may have cost."""
     worded: dict[str, Task] = {"count": "aggregate", "list": "aggregate", "summary": "summarise"}
-    if len(singly(question)) > 1:
+    if len(things(question)) > 1:
         return "search", "search for several things, by the question's wording", Cost()
     if task := worded.get(kind_of(question)):
         return task, f"{task} by the question's wording", Cost()
