@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.metadata import version
 from typing import Any
 
-from longspan import __version__
 from longspan.trace import Span
+
+VERSION = version("longspan")
 
 INTERNAL, CLIENT = 1, 3  # SpanKind
 OK, ERROR = 1, 2  # StatusCode
@@ -31,8 +33,8 @@ def export(root: Span) -> dict[str, Any]:
     return {
         "resourceSpans": [
             {
-                "resource": {"attributes": _attributes({"service.name": "longspan", "service.version": __version__})},
-                "scopeSpans": [{"scope": {"name": "longspan", "version": __version__}, "spans": spans}],
+                "resource": {"attributes": _attributes({"service.name": "longspan", "service.version": VERSION})},
+                "scopeSpans": [{"scope": {"name": "longspan", "version": VERSION}, "spans": spans}],
             }
         ]
     }
