@@ -10,8 +10,9 @@ import pytest
 
 from longspan.corpus import Corpus
 from longspan.workflows import Answer, Budget, BudgetSpent, Settings, run
-from longspan.workflows.rlm import DEPTH, TURNS, Session
+from longspan.workflows.rlm import DEPTH, TURNS
 from longspan.workflows.sandbox import Limits
+from longspan.workflows.session import Session
 
 from .conftest import MANUAL, Scripted
 
@@ -144,7 +145,7 @@ def test_an_old_turn_is_left_out_where_the_window_ends() -> None:
 
 def test_code_that_does_not_end_or_kills_the_session_is_survived() -> None:
     async def check() -> None:
-        async with Session("mill", Limits(seconds=1.0)) as session:
+        async with Session({}, '"mill"', Limits(seconds=1.0), 4000) as session:
 
             async def none(asked: list[object]) -> list[str]:
                 return ["" for _ in asked]

@@ -68,6 +68,18 @@ def reserve(llm: LLM, messages: Sequence[Message], max_tokens: int) -> tuple[int
     return sum(llm.count_tokens(message["content"]) + MESSAGE for message in messages) + TEMPLATE, max_tokens
 
 
+def latest(
+    llm: LLM, fixed: Sequence[Message], turns: Sequence[tuple[Message, Message]], max_tokens: int
+) -> list[Message]:
+    """The last turns that fit the window beside `fixed` and a reply of `max_tokens`."""
+    kept: list[Message] = []
+    for pair in reversed(turns):
+        if sum(reserve(llm, [*fixed, *pair, *kept], max_tokens)) > llm.window:
+            break
+        kept = [*pair, *kept]
+    return kept
+
+
 class Budgeted:
     """An LLM whose calls stay within `budget`.
 

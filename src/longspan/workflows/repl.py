@@ -1,4 +1,4 @@
-"""The Python that an RLM's model works in. It runs inside the sandbox, by itself: nothing of longspan is imported.
+"""The Python that a model works in (`session`). It runs inside the sandbox, by itself: nothing of longspan is imported.
 
     python3 -I repl.py CONTEXT.json OUTPUT
 
@@ -11,7 +11,9 @@ import contextlib
 import io
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,17 @@ def rlm_query(question: str, text: str) -> str:
     return ask([["rlm", str(question), str(text)]])[0]
 
 
+def sh(command: str) -> None:
+    """Run a shell command and print what it prints."""
+    with tempfile.TemporaryFile() as printed:
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": printed, "stderr": printed}
+        ran = subprocess.run(["bash", "-c", command], check=False, **streams)
+        printed.seek(0)
+        sys.stdout.write(printed.read(4 * int(sys.argv[2])).decode("utf-8", "replace"))
+    if ran.returncode:
+        sys.stdout.write(f"(exit code {ran.returncode})\n")
+
+
 final: list[str] = []
 
 
@@ -87,6 +100,7 @@ def main() -> None:
         "llm_query": llm_query,
         "llm_query_batched": llm_query_batched,
         "rlm_query": rlm_query,
+        "sh": sh,
         "FINAL": FINAL,
     }
     for line in requests:

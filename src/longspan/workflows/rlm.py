@@ -22,10 +22,6 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from importlib.resources import files
-from types import TracebackType
 from typing import Any
 
 from longspan.corpus import Corpus
@@ -33,12 +29,12 @@ from longspan.llm import LLM, Message
 from longspan.registry import register
 from longspan.trace import span
 from longspan.workflows.answer import Answer, Settings
-from longspan.workflows.atoms import Atoms
-from longspan.workflows.budget import reserve
+from longspan.workflows.budget import latest, reserve
 from longspan.workflows.generate import REFUSAL
 from longspan.workflows.parallel import parallel
-from longspan.workflows.sandbox import Limits, Sandbox, end
-from longspan.workflows.support import citations_of
+from longspan.workflows.sandbox import Limits
+from longspan.workflows.session import Session
+from longspan.workflows.support import searched
 
 SYSTEM = """\
 You answer a question about a text that is too long to be shown to you. It is the variable `context` of a Python session
@@ -84,7 +80,7 @@ async def rlm(question: str, corpus: Corpus, llm: LLM, settings: Settings) -> An
         settings.on_text(REFUSAL if refused else str(text))
     if refused:
         return Answer(question, REFUSAL, True, [], "rlm", llm.name, note)
-    citations = await asyncio.to_thread(_cited, question, str(text), corpus, llm)
+    citations = await asyncio.to_thread(searched, question, str(text), corpus, llm)
     return Answer(question, str(text), False, citations, "rlm", llm.name, note)
 
 
@@ -103,9 +99,10 @@ async def recursive(
     opening: Message = {"role": "user", "content": question}
     turns: list[tuple[Message, Message]] = []
     ran: list[tuple[str, str]] = []
-    async with Session(context, Limits(memory=(1 << 30) + MEMORY_A_CHARACTER * size)) as session:
+    limits = Limits(memory=(1 << 30) + MEMORY_A_CHARACTER * size)
+    async with Session({}, json.dumps(context), limits, OUTPUT) as session:
         for turn in range(TURNS):
-            messages = [system, opening, *_fitting(llm, [system, opening], turns)]
+            messages = [system, opening, *latest(llm, [system, opening], turns, CODE_TOKENS)]
             reply = (await llm.chat(messages, max_tokens=CODE_TOKENS)).text
             said: Message = {"role": "assistant", "content": reply}
             code = "\n".join(found.strip("\n") for found in _CODE.findall(reply))
@@ -150,89 +147,3 @@ async def _answers(asked: Sequence[Any], llm: LLM, settings: Settings, depth: in
     if len(asked) > CALLS_AT_ONCE:
         return [f"ERROR: at most {CALLS_AT_ONCE} prompts at once."] * len(asked)
     return await parallel(one, asked)
-
-
-def _fitting(llm: LLM, fixed: Sequence[Message], turns: Sequence[tuple[Message, Message]]) -> list[Message]:
-    """The last turns that fit the window beside `fixed` and a reply."""
-    kept: list[Message] = []
-    for pair in reversed(turns):
-        read, write = reserve(llm, [*fixed, *pair, *kept], CODE_TOKENS)
-        if read + write > llm.window:
-            break
-        kept = [*pair, *kept]
-    return kept
-
-
-@dataclass(slots=True)
-class Session:
-    """A Python session in a sandbox, begun anew when its code had to be stopped."""
-
-    context: str | dict[str, str]
-    limits: Limits
-    _sandbox: Sandbox | None = None
-    _process: asyncio.subprocess.Process | None = None
-
-    async def __aenter__(self) -> Session:
-        program = files("longspan.workflows").joinpath("repl.py").read_text(encoding="utf-8")
-        content = {"/work/repl.py": program, "/work/context.json": json.dumps(self.context)}
-        self._sandbox = Sandbox(content, self.limits)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process is not None:
-            await end(self._process)
-        if self._sandbox is not None:
-            self._sandbox.__exit__(kind, error, trace)
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        assert self._sandbox is not None
-        work = "/work" if self._sandbox.protected else str(self._sandbox.root / "work")
-        command = [self._sandbox.python, "-I", f"{work}/repl.py", f"{work}/context.json", str(OUTPUT)]
-        pipe = asyncio.subprocess.PIPE
-        return await self._sandbox.start(command, stdin=pipe, stderr=asyncio.subprocess.DEVNULL)
-
-    async def run(self, code: str, answers: Any) -> tuple[str, str | None]:
-        """What the code printed, and the final answer if it gave one. `answers` (asked → replies) makes its calls; the
-        time that they take is not the code's."""
-        if self._process is None:
-            self._process = await self._start()
-        process, left = self._process, self.limits.seconds
-        assert process.stdin is not None and process.stdout is not None
-        message: dict[str, Any] = {"run": code}
-        why = "ended the session"
-        while True:
-            with suppress(ConnectionError):
-                process.stdin.write(json.dumps(message).encode() + b"\n")
-                await process.stdin.drain()
-            begin = asyncio.get_running_loop().time()
-            try:
-                async with asyncio.timeout(left):
-                    line = await process.stdout.readline()
-                said = json.loads(line) if line else None
-            except TimeoutError:
-                why, said = f"took longer than {self.limits.seconds:g} s and was stopped", None
-            except ValueError:  # a line that is too long, or no JSON: the code has written there itself
-                said = None
-            left -= asyncio.get_running_loop().time() - begin
-            if isinstance(said, dict) and isinstance(said.get("ask"), list):
-                try:
-                    message = {"replies": await answers(said["ask"])}
-                except (TypeError, ValueError):
-                    said = None
-                else:
-                    continue
-            if not isinstance(said, dict) or not isinstance(said.get("done"), str):
-                await end(process)
-                self._process = None
-                return f"The code {why}; its variables are lost.", None
-            final = said.get("final")
-            return said["done"], None if final is None else str(final)
-
-
-def _cited(question: str, text: str, corpus: Corpus, llm: LLM) -> list[Any]:
-    atoms = Atoms.of(corpus, llm)
-    scores = atoms.scores(f"{question} {text}")
-    best = sorted(range(len(scores)), key=lambda at: -scores[at])[:16]
-    return citations_of(text, corpus, [atoms.found[at] for at in sorted(best) if scores[at] > 0])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from longspan.corpus import Corpus, Passage
+from longspan.llm import LLM
 from longspan.workflows.answer import Citation
+from longspan.workflows.atoms import Atoms
 from longspan.workflows.passages import Unit, units
 from longspan.workflows.words import STOP, stems
 
@@ -38,3 +40,14 @@ def citations_of(text: str, corpus: Corpus, found: Sequence[Passage]) -> list[Ci
             unit, share = where
             cited.setdefault((unit.document.id, unit.start), Citation.of(unit.document, unit.start, unit.end, share))
     return list(cited.values())
+
+
+SEARCHED = 16  # pieces of the text in which an answer's sentences are looked for
+
+
+def searched(question: str, text: str, corpus: Corpus, llm: LLM) -> list[Citation]:
+    """Quotes for an answer that came without any: the units of the text's best pieces by the words of both."""
+    atoms = Atoms.of(corpus, llm)
+    scores = atoms.scores(f"{question} {text}")
+    best = sorted(range(len(scores)), key=lambda at: -scores[at])[:SEARCHED]
+    return citations_of(text, corpus, [atoms.found[at] for at in sorted(best) if scores[at] > 0])
