@@ -64,6 +64,7 @@ _PLACE = re.compile(r"\[?(/corpus/[^\s:\]]+):(\d+)(?:-(\d+))?\]?")
 async def coding_agent(question: str, corpus: Corpus, llm: LLM, settings: Settings) -> Answer:
     """The model searches the files with shell commands in a sandbox; for models that can use a shell."""
     documents = paths_of(corpus)
+    text: str | None
     if agent := os.environ.get("LONGSPAN_AGENT"):
         text, note = await _of_users_own(agent, question, documents, settings), f"Coding agent: {agent}."
     else:
