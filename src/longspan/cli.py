@@ -75,7 +75,13 @@ def ask(
         int | None, typer.Option(help="The window of openai:NAME in tokens, where its server does not tell.", min=512)
     ] = None,
     workflow: Annotated[
-        str | None, typer.Option("--workflow", "-w", help="auto, direct, retrieve or map-reduce.", show_default="auto")
+        str | None,
+        typer.Option(
+            "--workflow",
+            "-w",
+            help="auto, direct, retrieve, map-reduce, lambda-rlm, rlm or coding-agent.",
+            show_default="auto",
+        ),
     ] = None,
     reader: Annotated[
         str, typer.Option(help="auto, extract (quotes, for small models) or generate (the model writes).")
@@ -96,6 +102,10 @@ def ask(
         bool, typer.Option("--quiet", "-q", help="Only the answer: no progress, citations or cost.")
     ] = False,
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Go on asking about the same text.")] = False,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Show what each workflow would cost, and ask nothing."),
+    ] = False,
 ) -> None:
     """Answer a question from a text of any size, with the places where the answer stands."""
     from longspan.asking import Spec
@@ -114,10 +124,28 @@ def ask(
     corpus = Corpus.open(sources, stdin=sys.stdin.buffer if "-" in sources else None)
     for skipped in corpus.skipped:
         screen.tell(f"left out: {skipped.name}: {skipped.reason}")
+    if explain:
+        _explain(question, corpus, llm, settings, as_json=as_json)
+        return
     if question:
         _answer(question, corpus, llm, name, settings, screen, trace)
     if interactive:
         _converse(corpus, llm, name, settings, screen, trace, question)
+
+
+def _explain(question: str, corpus: Corpus, llm: LLM, settings: Settings, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from longspan.terminal import show_ways
+    from longspan.workflows.auto import explain
+
+    if not question:
+        raise UsageError("--explain needs the question: put it last.")
+    ways = explain(question, corpus, llm, settings)
+    if as_json:
+        typer.echo(json.dumps([asdict(way) for way in ways], ensure_ascii=False))
+    else:
+        show_ways([(way.name, way.calls, way.tokens, way.why) for way in ways])
 
 
 def _sources_and_question(arguments: list[str], interactive: bool) -> tuple[list[str], str]:

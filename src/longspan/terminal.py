@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from longspan.surrogates import replace_surrogates
@@ -43,6 +44,23 @@ def show_trace(root: Span) -> None:
         return tree
 
     Console(highlight=False, soft_wrap=False).print(node(root, None))
+
+
+def show_ways(ways: Sequence[tuple[str, int | None, int | None, str]]) -> None:
+    """Print workflows with their expected calls and tokens; the first is the one that is taken."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("workflow", no_wrap=True)
+    table.add_column("calls", justify="right")
+    table.add_column("tokens", justify="right")
+    table.add_column("why")
+    for at, (name, calls, tokens, why) in enumerate(ways):
+        numbers = ["–" if number is None else f"{number:,}".replace(",", "\u202f") for number in (calls, tokens)]
+        table.add_row(name, *numbers, printable(f"taken: {why}" if at == 0 else why), style="bold" if at == 0 else None)
+    Console(highlight=False).print(table)
 
 
 def _tokens(usage: Usage) -> str:

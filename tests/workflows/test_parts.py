@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longspan.corpus import Corpus, Passage, passages
+from longspan.registry import parts as registered
 from longspan.workflows import Budgeted, BudgetSpent, Settings
-from longspan.workflows.auto import choose
+from longspan.workflows.auto import choose, explain
 from longspan.workflows.journal import Journal
 from longspan.workflows.passages import everything, join_neighbours, pack
 from longspan.workflows.question import kind_of, lacks_number, parts, standalone
@@ -103,6 +104,19 @@ def test_a_follow_up_takes_the_words_of_the_question_before() -> None:
     assert standalone("How long does it last?", "What is the warranty?").endswith("(What is the warranty?)")
     assert standalone("Which grain may be milled?", "What is the warranty?") == "Which grain may be milled?"
     assert standalone("And why?", "") == "And why?"
+
+
+@pytest.mark.parametrize("reader", ["extract", "generate"])
+def test_every_workflow_is_explained_and_the_taken_one_is_first(reader: str) -> None:
+    corpus = Corpus.from_texts({"a": "The mill turns. " * 9000})
+    for question in ("Where is the mill?", "List all mills.", "Summarise the text."):
+        llm = Scripted(window=4096, reader=reader)
+        ways = explain(question, corpus, llm, Settings())
+        assert {way.name for way in ways} == {part.slug for part in registered("workflow")} - {"auto"}
+        assert (ways[0].name, ways[0].why) == choose(question, corpus, llm, Settings())
+        assert all(way.why for way in ways) and not llm.prompts
+        bound = next(way for way in ways if way.name == "lambda-rlm")
+        assert bound.calls and bound.tokens
 
 
 def test_what_is_asked_for() -> None:

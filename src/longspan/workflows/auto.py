@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from longspan.corpus import Corpus
+from longspan.errors import LongspanError
 from longspan.llm import LLM
 from longspan.registry import find, register
 from longspan.trace import span
+from longspan.workflows import coding_agent, extract, lambda_rlm, rlm
 from longspan.workflows.answer import Answer, Settings
+from longspan.workflows.atoms import ATOM_TOKENS, SEAM
 from longspan.workflows.budget import Budget
 from longspan.workflows.generate import reading_budget
+from longspan.workflows.map_reduce import part_tokens
 from longspan.workflows.question import kind_of
 from longspan.workflows.retrieve import reader_of
 
@@ -38,3 +44,56 @@ async def auto(question: str, corpus: Corpus, llm: LLM, settings: Settings) -> A
         answer: Answer = await find("workflow", name)(question, corpus, llm, settings)
     answer.note = f"Workflow {name}: {why}. {answer.note}".strip()
     return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A workflow as it would be for a question: why it is taken or not, and the most calls and tokens that it is
+    expected to take (None: not known beforehand)."""
+
+    name: str
+    why: str
+    calls: int | None = None
+    tokens: int | None = None
+
+
+def explain(question: str, corpus: Corpus, llm: LLM, settings: Settings) -> list[Way]:
+    """What `auto` would take, first, and the alternatives with what each is expected to cost; nothing is read or asked.
+
+    Tokens are estimated from the text's size; λ-RLM's bound is that of the program for this estimate.
+    """
+    taken, reason = choose(question, corpus, llm, settings)
+    reader, _ = reader_of(llm, settings)
+    writes = reader == "generate"
+    tokens = int(corpus.size / CHARACTERS_PER_TOKEN)
+    room, out = reading_budget(question, llm, settings), settings.max_tokens
+    small = f"{llm.name} is too small to be trusted with writing"
+    ways: list[Way] = []
+    if tokens + out <= llm.window:
+        ways.append(Way("direct", "the whole text in one prompt" if writes else small, 1, tokens + out))
+    else:
+        ways.append(Way("direct", f"the text, about {tokens} tokens, does not fit the window of {llm.window}"))
+    if writes:
+        ways.append(Way("retrieve", "the best passages in one prompt", 1, min(tokens, room) + out))
+        size = part_tokens(question, llm, settings)
+        parts = -(-tokens // size)
+        each = llm.count_tokens(question) + out
+        ways.append(Way("map-reduce", f"every part of {size} tokens", parts, tokens + parts * each))
+    else:
+        quoted = int(extract.READ * extract.QUOTE_WORDS * 1.5)
+        ways.append(Way("retrieve", "the best quotes, scored by the model", 1, min(quoted, tokens)))
+        ways.append(Way("map-reduce", "every unit, by its words alone", 0, 0))
+    task = lambda_rlm.WORDED.get(kind_of(question), "search")
+    try:
+        bound = lambda_rlm.plan(task, question, tokens, ATOM_TOKENS + SEAM, llm, out).bound
+        ways.append(Way("lambda-rlm", f"a program for {task}, its bound", bound.calls, bound.tokens))
+    except LongspanError as error:
+        ways.append(Way("lambda-rlm", str(error)))
+    for name, turns, what in (
+        ("rlm", rlm.TURNS, "turns of code, and the calls that it makes"),
+        ("coding-agent", coding_agent.TURNS, "turns of commands"),
+    ):
+        ways.append(Way(name, f"at most {turns} {what}" if writes else small))
+    chosen = next(way for way in ways if way.name == taken)
+    others = [way for way in ways if way.name != taken]
+    return [Way(chosen.name, reason, chosen.calls, chosen.tokens), *others]

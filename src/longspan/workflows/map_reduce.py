@@ -63,9 +63,7 @@ async def map_reduce(question: str, corpus: Corpus, llm: LLM, settings: Settings
     kind = kind_of(question)
     if reader == "extract":
         return await asyncio.to_thread(_extract, question, kind, corpus, llm, settings, note)
-    room = reading_budget(question, llm, settings)
-    size = min(room, PART_TOKENS if llm.effective_window < 8192 else 4 * PART_TOKENS)
-    parts = list(everything(corpus, llm.count_batch, size))
+    parts = list(everything(corpus, llm.count_batch, part_tokens(question, llm, settings)))
     template = LIST_MAP if kind in ("list", "count") else NOTES_MAP
     found, unread = await _map(question, template, parts, corpus, llm, settings)
     if unread:
@@ -73,6 +71,12 @@ async def map_reduce(question: str, corpus: Corpus, llm: LLM, settings: Settings
     if kind in ("list", "count"):
         return _joined(question, kind, found, corpus, llm, settings, note)
     return await _condensed(question, found, corpus, llm, settings, note)
+
+
+def part_tokens(question: str, llm: LLM, settings: Settings) -> int:
+    """The size of the parts that a model which writes is given."""
+    most = PART_TOKENS if llm.effective_window < 8192 else 4 * PART_TOKENS
+    return min(reading_budget(question, llm, settings), most)
 
 
 async def _map(
