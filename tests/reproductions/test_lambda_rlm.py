@@ -95,6 +95,7 @@ def test_a_seed_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("longspan.evaluation.lengths.counter", lambda tokenizer=None: counter)
     told: list[str] = []
     run = Run(seed=1, quick=True, folder=tmp_path, tell=told.append)
+    monkeypatch.setattr(module, "QUICK", (8_192, 16_384))
     figures = module.measure(run)
     for length in module.QUICK:
         assert figures[f"of {length}"] == figures[f"right program {length}"] == 2
