@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import sys
 
@@ -54,6 +55,21 @@ def test_commands_find_lines_which_are_cited_verbatim() -> None:
     assert answer.citations[0].document == "docs/manual.txt" and answer.citations[0].line_start == line
     assert f"/corpus/manual.txt:{line}:" in llm.seen[1]
     assert llm.seen[2].strip() == f"/corpus/manual.txt:{line}"
+
+
+def test_without_protection_the_folder_is_where_it_really_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGSPAN_SANDBOX", "none")
+
+    class Follows(Agent):
+        async def chat(self, messages, **limits):  # type: ignore[no-untyped-def]
+            folder = re.search(r"in the folder (\S+)", messages[0]["content"])[1]
+            self.turns = [re.sub(r"(?<![\w-])/corpus", folder, turn) for turn in self.turns]
+            return await super().chat(messages, **limits)
+
+    llm = Follows(sh("grep -rn 'warranty lasts' /corpus"), "ANSWER: It lasts 36 months [/corpus/manual.txt:1].")
+    answer = asked(llm)
+    assert answer.text == "It lasts 36 months [1]." and answer.citations[0].quote == MANUAL.splitlines()[0]
+    assert "36 months" in llm.seen[1]
 
 
 @sandboxed

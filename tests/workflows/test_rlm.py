@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,14 @@ from longspan.workflows.session import Session
 
 from .conftest import MANUAL, Scripted
 
-pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+
+@pytest.fixture(params=["bubblewrap", "none"], autouse=True)
+def sandbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test also unprotected, as a user without bubblewrap may choose."""
+    if request.param == "none":
+        monkeypatch.setenv("LONGSPAN_SANDBOX", "none")
+    elif shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
 
 
 def block(code: str) -> str:
@@ -69,6 +77,18 @@ def test_code_finds_the_answer_and_variables_stay() -> None:
 def test_several_documents_are_a_dictionary() -> None:
     llm = Coder([block("FINAL(sorted(context))")])
     assert asked(llm, {"a.txt": "one", "b.txt": "two"}).text == "['a.txt', 'b.txt']"
+
+
+def test_a_text_that_comes_in_parts_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longspan.corpus.parts.LARGE_BYTES", 1000)
+    monkeypatch.setattr("longspan.corpus.parts.PART_BYTES", 400)
+    text = "".join(f"Line {at} of the text.\n" for at in range(200))
+    (tmp_path / "large.txt").write_text(text)
+    corpus = Corpus.open([str(tmp_path / "large.txt")])
+    assert len(corpus.entries) > 2
+    llm = Coder([block("FINAL((len(context), context[-8:]))")])
+    answer = asyncio.run(run("How long is it?", corpus, llm, "rlm", Settings()))
+    assert answer.text == str((len(text), text[-8:]))
 
 
 def test_calls_from_code_single_and_batched() -> None:

@@ -32,7 +32,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -267,7 +267,7 @@ def extract(ranked: Sequence[Ranked], settings: Settings) -> tuple[str, bool, li
     `ranked` is of each thing asked for. The best quote of each, and the best of another passage where the first is not
     clearly ahead; it is refused if none has an answer. The best quotes of all are cited first.
     """
-    places = [[place for place, _ in zip(_places(one), range(QUOTES), strict=False)] for one in ranked]
+    places = [list(islice(_places(one), QUOTES)) for one in ranked]
     citations: dict[tuple[str, int, int], Citation] = {}
     for turn in range(QUOTES):
         for one, found in zip(ranked, places, strict=True):

@@ -69,41 +69,44 @@ _FINAL = re.compile(r"^\s*FINAL\((?P<quote>[\"']{0,3})(?P<answer>.*?)(?P=quote)\
 @register("workflow", "rlm", systems=("lambda-rlm",))
 async def rlm(question: str, corpus: Corpus, llm: LLM, settings: Settings) -> Answer:
     """The model writes Python that looks at the text, and calls models on its parts; for models that can write code."""
-    texts = {document.name: document.text for document in corpus.documents()}
+    texts: dict[str, str] = {}
+    for document in corpus.documents():  # a large one comes in parts
+        texts[document.name] = texts.get(document.name, "") + document.text
     context = next(iter(texts.values())) if len(texts) == 1 else texts
     text = await recursive(question, context, llm, settings, depth=0)
-    refused = text is None or text.strip().upper().rstrip(".") == "NONE"
-    note = "RLM: the quotes were searched for after the answer." if not refused else "RLM."
-    if text is None:
-        note = f"RLM: no answer within {TURNS} turns."
+    if text is None or text.strip().upper().rstrip(".") == "NONE":
+        note = f"RLM: no answer within {TURNS} turns." if text is None else "RLM."
+        answer = Answer(question, REFUSAL, True, [], "rlm", llm.name, note)
+    else:
+        citations = await asyncio.to_thread(searched, question, text, corpus, llm)
+        note = "RLM: the quotes were searched for after the answer."
+        answer = Answer(question, text, False, citations, "rlm", llm.name, note)
     if settings.on_text:
-        settings.on_text(REFUSAL if refused else str(text))
-    if refused:
-        return Answer(question, REFUSAL, True, [], "rlm", llm.name, note)
-    citations = await asyncio.to_thread(searched, question, str(text), corpus, llm)
-    return Answer(question, str(text), False, citations, "rlm", llm.name, note)
+        settings.on_text(answer.text)
+    return answer
 
 
 async def recursive(
     question: str, context: str | dict[str, str], llm: LLM, settings: Settings, *, depth: int
 ) -> str | None:
     """The answer to a question about a text, or None where the model gave none within `TURNS`."""
-    size = len(json.dumps(context))
+    data = json.dumps(context)
     room = llm.window - REPLY_TOKENS - 256
     shape = (
         f"It is a string of {len(context)} characters."
         if isinstance(context, str)
         else f"It is a dictionary of {len(context)} documents by name, {sum(map(len, context.values()))} characters."
     )
-    system: Message = {"role": "system", "content": SYSTEM.format(shape=shape, room=room, output=OUTPUT)}
-    opening: Message = {"role": "user", "content": question}
+    fixed: list[Message] = [
+        {"role": "system", "content": SYSTEM.format(shape=shape, room=room, output=OUTPUT)},
+        {"role": "user", "content": question},
+    ]
     turns: list[tuple[Message, Message]] = []
     ran: list[tuple[str, str]] = []
-    limits = Limits(memory=(1 << 30) + MEMORY_A_CHARACTER * size)
-    async with Session({}, json.dumps(context), limits, OUTPUT) as session:
+    limits = Limits(memory=(1 << 30) + MEMORY_A_CHARACTER * len(data))
+    async with Session({}, data, limits, OUTPUT) as session:
         for turn in range(TURNS):
-            messages = [system, opening, *latest(llm, [system, opening], turns, CODE_TOKENS)]
-            reply = (await llm.chat(messages, max_tokens=CODE_TOKENS)).text
+            reply = (await llm.chat([*fixed, *latest(llm, fixed, turns, CODE_TOKENS)], max_tokens=CODE_TOKENS)).text
             said: Message = {"role": "assistant", "content": reply}
             code = "\n".join(found.strip("\n") for found in _CODE.findall(reply))
             if not code:
@@ -120,12 +123,10 @@ async def recursive(
                 return final
             if ran.count((code, shown)) >= 2:
                 return None
-            if (code, shown) in ran:
-                shown = f"{shown}\n{AGAIN}"
-            ran.append((code, shown.removesuffix(f"\n{AGAIN}")))
-            if turn == TURNS - 2:
-                shown = f"{shown}\n{LAST}"
-            turns.append((said, {"role": "user", "content": shown or "(nothing was printed)"}))
+            told = [shown or "(nothing was printed)"]
+            told += [AGAIN] * ((code, shown) in ran) + [LAST] * (turn == TURNS - 2)
+            ran.append((code, shown))
+            turns.append((said, {"role": "user", "content": "\n".join(told)}))
     return None
 
 

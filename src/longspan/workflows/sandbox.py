@@ -50,13 +50,13 @@ class Ran:
 
 
 class Sandbox:
-    """A sandbox with files mounted read-only: `files` maps a path inside to its content, or to a file or folder.
+    """A sandbox with files mounted read-only: `files` maps a path inside to its content.
 
     >>> with Sandbox({"/corpus/a.txt": "mill"}) as sandbox:
     ...     print((await sandbox.run(["grep", "-c", "mill", "/corpus/a.txt"])).output)
     """
 
-    def __init__(self, files: Mapping[str, str | Path], limits: Limits = Limits()) -> None:
+    def __init__(self, files: Mapping[str, str], limits: Limits = Limits()) -> None:
         self.limits = limits
         self.protected = os.environ.get("LONGSPAN_SANDBOX") != "none"
         self._bwrap = shutil.which("bwrap")
@@ -64,24 +64,24 @@ class Sandbox:
             raise LongspanError(ABSENT)
         self._folder = tempfile.TemporaryDirectory(prefix="longspan-sandbox-")
         self.root = Path(self._folder.name)
-        self.root.chmod(0o755)  # it may be run as nobody
+        if self.protected and os.getuid() == 0:
+            self.root.chmod(0o755)  # for nobody
         for name, content in files.items():
             place = self.root / name.lstrip("/")
             if not place.resolve().is_relative_to(self.root.resolve()):
                 raise LongspanError(f"{name!r} is no path inside the sandbox.")
             place.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, str):
-                place.write_text(content, encoding="utf-8", errors="replace", newline="")
-            elif content.is_dir():
-                shutil.copytree(content, place, dirs_exist_ok=True)
-            else:
-                shutil.copyfile(content, place)
+            place.write_text(content, encoding="utf-8", errors="replace", newline="")
 
     def __enter__(self) -> Sandbox:
         return self
 
     def __exit__(self, *failure: object) -> None:
         self._folder.cleanup()
+
+    def inside(self, path: str) -> str:
+        """How a command names the file or folder at `path`; unprotected, it is where it really is."""
+        return path if self.protected else f"{self.root}{path}"
 
     @property
     def python(self) -> str:
@@ -103,7 +103,9 @@ class Sandbox:
     def argv(self, command: Sequence[str]) -> list[str]:
         """The command that runs `command` inside."""
         limits = self.limits
-        limited = ["bash", "-c", LIMITED, "limits", str(limits.processes), str(limits.memory // 1024), *command]
+        # Outside of a namespace all of the user's processes would count.
+        processes = str(limits.processes) if self.protected else "unlimited"
+        limited = ["bash", "-c", LIMITED, "limits", processes, str(limits.memory // 1024), *command]
         if not self.protected:
             return limited
         assert self._bwrap is not None

@@ -6,9 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
 from longspan.workflows.sandbox import Limits, Sandbox, end
@@ -16,7 +14,6 @@ from longspan.workflows.sandbox import Limits, Sandbox, end
 Answers = Callable[[Sequence[Any]], Awaitable[list[str]]]
 
 
-@dataclass(slots=True)
 class Session:
     """A Python session in a sandbox, begun anew when its code had to be stopped.
 
@@ -24,31 +21,27 @@ class Session:
     prints the first `output` characters are kept.
     """
 
-    files: Mapping[str, str | Path]
-    context: str
-    limits: Limits
-    output: int
-    _sandbox: Sandbox | None = None
-    _process: asyncio.subprocess.Process | None = None
+    def __init__(self, files: Mapping[str, str], context: str, limits: Limits, output: int) -> None:
+        program = resources.files("longspan.workflows").joinpath("repl.py").read_text(encoding="utf-8")
+        work = {"/work/repl.py": program, "/work/context.json": context}
+        self.sandbox = Sandbox({**files, **work}, limits)
+        self.limits = limits
+        self.output = output
+        self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Session:
-        program = files("longspan.workflows").joinpath("repl.py").read_text(encoding="utf-8")
-        work = {"/work/repl.py": program, "/work/context.json": self.context}
-        self._sandbox = Sandbox({**self.files, **work}, self.limits)
         return self
 
     async def __aexit__(self, *failure: object) -> None:
         if self._process is not None:
             await end(self._process)
-        if self._sandbox is not None:
-            self._sandbox.__exit__(*failure)
+        self.sandbox.__exit__(*failure)
 
     async def _start(self) -> asyncio.subprocess.Process:
-        assert self._sandbox is not None
-        work = "/work" if self._sandbox.protected else str(self._sandbox.root / "work")
-        command = [self._sandbox.python, "-I", f"{work}/repl.py", f"{work}/context.json", str(self.output)]
-        pipe = asyncio.subprocess.PIPE
-        return await self._sandbox.start(command, stdin=pipe, stderr=asyncio.subprocess.DEVNULL)
+        inside = self.sandbox.inside
+        program = [inside("/work/repl.py"), inside("/work/context.json"), str(self.output)]
+        pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        return await self.sandbox.start([self.sandbox.python, "-I", *program], stdin=pipe, stderr=nowhere)
 
     async def run(self, code: str, answers: Answers | None = None) -> tuple[str, str | None]:
         """What the code printed, and the final answer if it gave one. `answers` (asked → replies) makes its calls; the
