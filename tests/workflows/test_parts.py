@@ -112,7 +112,8 @@ def test_every_workflow_is_explained_and_the_taken_one_is_first(reader: str) -> 
     for question in ("Where is the mill?", "List all mills.", "Summarise the text."):
         llm = Scripted(window=4096, reader=reader)
         ways = explain(question, corpus, llm, Settings())
-        assert {way.name for way in ways} == {part.slug for part in registered("workflow")} - {"auto"}
+        ours = [part for part in registered("workflow") if part.target.__module__.startswith("longspan.")]
+        assert {way.name for way in ways} == {part.slug for part in ours} - {"auto"}
         assert (ways[0].name, ways[0].why) == choose(question, corpus, llm, Settings())
         assert all(way.why for way in ways) and not llm.prompts
         bound = next(way for way in ways if way.name == "lambda-rlm")
