@@ -3,9 +3,9 @@
     python benchmarks/evaluation.py [--out docs/results/evaluation-speed.json]
 
 - *sample*: seconds to make one RULER sample of 128K tokens, the first one of a process apart (it encodes the text).
-- *harness*: wall time of `longspan eval` less the time that the model itself took, over the wall time. The same prompts
-  go to the same engine in a plain loop, in the same process, and to lm-eval's own runner over the same transformers
-  model where lm-eval is installed.
+- *harness*: a heat map of 20 cells up to 8K: wall time of `longspan eval`, less the loading of the model and the seconds
+  in which it was busy, over these. The same prompts go to lm-eval's own runner over the same weights in transformers,
+  where lm-eval is installed.
 - *report*: seconds and memory of tables and page over 10 000 answers (benchmarks/report.py).
 """
 
@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-LENGTHS, SAMPLES = "1k,2k", 10
+TASK = "niah"
+ARGUMENTS: dict[str, Any] = {"lengths": "1k,2k,4k,8k", "depths": 5, "samples": 1}  # 20 cells
 
 
 def samples_128k() -> dict[str, float]:
@@ -38,51 +39,38 @@ def samples_128k() -> dict[str, float]:
 
 
 def harness() -> dict[str, float]:
-    """The share of a run's wall time that is not the model's, and the same prompts in a plain loop."""
-    import asyncio
+    """A heat map of the embedded model, and how much of its wall time was neither the model's nor its loading."""
+    from longspan.evaluation.compare import compare
+    from longspan.llm import LocalLLM
 
-    from longspan.evaluation.compare import compare, make_task
-    from longspan.evaluation.provider import shared_llm
+    busy = {"load": 0.0, "model": 0.0}
 
-    arguments: dict[str, Any] = {"lengths": LENGTHS, "samples": SAMPLES // 5, "tokenizer": "smollm2"}
-    llm = shared_llm("smollm2")
-    _ = llm.window  # loaded before anything is timed
-    task = make_task("passkey", arguments)
-    prompts = [str(sample.input) for sample in task.dataset]
+    def timed(method: Any, kind: str) -> Any:
+        def run(*arguments: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return method(*arguments)
+            finally:
+                busy[kind] += time.perf_counter() - begin
 
-    async def loop() -> None:
-        gate = asyncio.Semaphore(4)
+        return run
 
-        async def one(prompt: str) -> None:
-            async with gate:
-                await llm.chat([{"role": "user", "content": prompt}], max_tokens=16)
-
-        await asyncio.gather(*(one(prompt) for prompt in prompts))
-
-    def timed(run: Any) -> float:
-        llm.engine.prefixes.clear()
+    load, generate = LocalLLM._load, LocalLLM._generate
+    LocalLLM._load, LocalLLM._generate = timed(load, "load"), timed(generate, "model")  # type: ignore[method-assign]
+    try:
         begin = time.perf_counter()
-        run()
-        return time.perf_counter() - begin
-
-    asyncio.run(loop())  # warm
-    plain, through = [], []
-    for _ in range(3):  # in turn, as the machine's speed drifts
-        plain.append(timed(lambda: asyncio.run(loop())))
         with tempfile.TemporaryDirectory() as folder:
-            model: list[float] = []
-            through.append(timed(lambda folder=folder, model=model: model.extend(_seconds(compare, folder, arguments))))
+            rows = compare([TASK], ["smollm2"], Path(folder), arguments=ARGUMENTS, display="none")
+        wall = time.perf_counter() - begin
+    finally:
+        LocalLLM._load, LocalLLM._generate = load, generate  # type: ignore[method-assign]
     return {
-        "samples": len(prompts),
-        "plain_loop_seconds": min(plain),
-        "longspan_eval_seconds": min(through),
-        "overhead": min(through) / min(plain) - 1.0,
+        "samples": len(rows),
+        "wall_seconds": wall,
+        "model_seconds": busy["model"],
+        "load_seconds": busy["load"],
+        "overhead": (wall - busy["load"]) / busy["model"] - 1.0,
     }
-
-
-def _seconds(compare: Any, folder: str, arguments: dict[str, Any]) -> list[float]:
-    rows = compare(["passkey"], ["smollm2"], Path(folder), arguments=arguments, display="none")
-    return [row.seconds for row in rows]
 
 
 LM_EVAL = """
@@ -91,11 +79,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from longspan.models import load
 loaded = load("smollm2")
-lm = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, backend="causal", batch_size=4, max_length=loaded.window)
+lm = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, backend="causal", batch_size=1, max_length=loaded.window)
 prompts = json.load(sys.stdin)
 chat = [loaded.tokenizer.apply_chat_template([{"role": "user", "content": p}], tokenize=False,
         add_generation_prompt=True) for p in prompts]
-make = lambda: [Instance("generate_until", {}, (p, {"until": [], "max_gen_toks": 16, "do_sample": False}), i)
+make = lambda: [Instance("generate_until", {}, (p, {"until": [], "max_gen_toks": 40, "do_sample": False}), i)
                 for i, p in enumerate(chat)]
 lm.generate_until(make()[:4], disable_tqdm=True)
 begin = time.perf_counter()
@@ -112,8 +100,7 @@ def lm_eval() -> dict[str, Any] | None:
 
     if find_spec("lm_eval") is None:
         return None
-    arguments = {"lengths": LENGTHS, "samples": SAMPLES // 5, "tokenizer": "smollm2"}
-    prompts = [str(sample.input) for sample in make_task("passkey", arguments).dataset]
+    prompts = [str(sample.input) for sample in make_task(TASK, {**ARGUMENTS, "tokenizer": "smollm2"}).dataset]
     done = subprocess.run(
         [sys.executable, "-c", LM_EVAL], input=json.dumps(prompts), capture_output=True, text=True, check=False
     )
@@ -141,12 +128,12 @@ def main() -> None:
         print(f"128K-token sample of {slug:24} {seconds:6.2f} s")
     ran = harness()
     print(
-        f"{ran['samples']} samples: longspan eval {ran['longspan_eval_seconds']:.1f} s, the same calls in a plain loop "
-        f"{ran['plain_loop_seconds']:.1f} s: {ran['overhead']:+.1%}"
+        f"{ran['samples']} cells of {TASK} to 8K: {ran['wall_seconds']:.1f} s, of which the model took "
+        f"{ran['model_seconds']:.1f} s and its loading {ran['load_seconds']:.1f} s: {ran['overhead']:.2%} beside it"
     )
     beside = lm_eval()
     if beside is not None:
-        print(f"lm-eval on the same prompts and weights: {beside['seconds']:.1f} s")
+        print(f"lm-eval on the same prompts and weights: {beside['seconds']:.1f} s without loading")
     print(report())
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

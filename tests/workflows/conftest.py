@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longspan.llm import Call, Completion, Message, Sampling
+from longspan.llm import Call, Completion, Message, Sampling, SimulatedLLM
 from longspan.llm.protocol import note, scoring_key
+from longspan.llm.simulated import Curve, Profile
 from longspan.trace import Usage, span
 from longspan.workflows import Settings
 
@@ -79,6 +81,29 @@ class ScriptedScorer(Scripted):
             tuple(-1.0 if word.lower().strip("?.,") in context.lower() else -4.0 for word in continuation.split())
             for context, continuation in pairs
         ]
+
+
+def words(texts: list[str]) -> list[int]:
+    return [len(re.findall(r"\w+|[^\w\s]", text)) for text in texts]
+
+
+def simulated(window: int = 4096, curve: Curve | None = None, seed: int = 0) -> SimulatedLLM:
+    """A simulated reader that counts words."""
+    profile = Profile(window, window, curve or Curve(((0, 1.0),)))
+    return SimulatedLLM("of words", profile=profile, count_batch=words, seed=seed)
+
+
+def hay(count: int, seed: int = 0) -> list[str]:
+    chosen = random.Random(seed)
+    nouns, verbs = ["mill", "barn", "river", "town", "ox"], ["turns", "waits", "sleeps", "grows", "falls"]
+    return [f"The {chosen.choice(nouns)} {chosen.choice(verbs)} on day {chosen.randrange(9)}." for _ in range(count)]
+
+
+def with_needles(count: int, needles: list[str], seed: int = 0) -> str:
+    text, chosen = hay(count, seed), random.Random(seed + 1)
+    for needle in needles:
+        text.insert(chosen.randrange(len(text) + 1), needle)
+    return "\n\n".join(" ".join(text[at : at + 6]) for at in range(0, len(text), 6))
 
 
 class HashingEncoder:

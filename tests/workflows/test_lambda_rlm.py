@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import random
 import re
 
 import pytest
@@ -13,8 +12,7 @@ from hypothesis import strategies as st
 
 from longspan.corpus import Corpus
 from longspan.errors import LongspanError, UsageError
-from longspan.llm import SimulatedLLM
-from longspan.llm.simulated import Curve, Profile
+from longspan.llm.simulated import Curve
 from longspan.workflows import Answer, Budget, BudgetSpent, Settings, run
 from longspan.workflows.atoms import Atoms
 from longspan.workflows.combinators import (
@@ -36,32 +34,9 @@ from longspan.workflows.combinators import (
 )
 from longspan.workflows.lambda_rlm import Accuracy, execute, frame_of, plan
 
-from .conftest import Scripted
+from .conftest import Scripted, hay, simulated, with_needles
 
 FIND = Fix(60, M("find", 8), Split(3) >> Map(Self()) >> Reduce("best"))
-
-
-def words(texts: list[str]) -> list[int]:
-    return [len(re.findall(r"\w+|[^\w\s]", text)) for text in texts]
-
-
-def simulated(window: int = 4096, curve: Curve | None = None, seed: int = 0) -> SimulatedLLM:
-    """A simulated reader that counts words."""
-    profile = Profile(window, window, curve or Curve(((0, 1.0),)))
-    return SimulatedLLM("of words", profile=profile, count_batch=words, seed=seed)
-
-
-def hay(count: int, seed: int = 0) -> list[str]:
-    chosen = random.Random(seed)
-    nouns, verbs = ["mill", "barn", "river", "town", "ox"], ["turns", "waits", "sleeps", "grows", "falls"]
-    return [f"The {chosen.choice(nouns)} {chosen.choice(verbs)} on day {chosen.randrange(9)}." for _ in range(count)]
-
-
-def with_needles(count: int, needles: list[str], seed: int = 0) -> str:
-    text, chosen = hay(count, seed), random.Random(seed + 1)
-    for needle in needles:
-        text.insert(chosen.randrange(len(text) + 1), needle)
-    return "\n\n".join(" ".join(text[at : at + 6]) for at in range(0, len(text), 6))
 
 
 def asked(question: str, text: str, llm: object, given: Settings | None = None) -> Answer:

@@ -9,9 +9,11 @@ and says so: its name begins with `simulated:`. From what stands in the prompt, 
 - variables ("LET ABC = 12345", "LET DEF = ABC"; "Which variables hold the value 12345?"),
 - counts ("How many times is the word tiger mentioned?").
 
-An answer restates the facts it rests on, so that answers can be read again where they are put together. Whether it is
-right is drawn from the error curve, a function of the prompt's length alone; the same prompt under the same seed gets
-the same answer. An error is a wrong value, a forgotten variable, a wrong count, or a value where there is none.
+An answer restates the facts it rests on, so that answers can be read again where they are put together. As an agent
+(`act`) it searches for what the question asks and what it has not found, keeps it, and answers when nothing is left to
+search for. Whether it is right is drawn from the error curve, a function of the prompt's length alone; the same prompt
+under the same seed gets the same answer. An error is a wrong value, a forgotten variable, a wrong count, or a value
+where there is none.
 """
 
 from __future__ import annotations
@@ -80,6 +82,9 @@ VARIABLES = (
 )
 COUNTS = re.compile(r"\bhow many times (?:is|does|do|are) (?:the word )?[\"“']?([\w-]+)[\"”']? \w+[^?\n]*\?", re.I)
 ABSENT = re.compile(r"(?:reply|answer) with exactly ([A-Z][A-Z ]*[A-Z])\b")
+IF_SURE = re.compile(r"\bnot enough to be sure\b")
+YES_OR_NO = re.compile(r"\bReply with yes(?:, maybe)? or no\b")
+CLARIFYING = re.compile(r"\bAsk one short question\b")
 ONE_A_LINE = re.compile(r"\bone a line\b")
 WORD_FOR_WORD = re.compile(r"\bword for word\b", re.I)
 
@@ -160,7 +165,8 @@ class SimulatedLLM:
             chance = random.Random(f"{self.seed} {call.key(self.name)}")
             right = chance.random() < self.profile.curve(tokens)
             prompt = "\n".join(message["content"] for message in messages)
-            text = choose(prompt, schema) if schema is not None else answer(prompt, chance if not right else None)
+            error = None if right else chance
+            text = choose(prompt, schema, error) if schema is not None else answer(prompt, error, chance)
             text, written, cut = self._cut(text, max_tokens)
             usage = Usage(1, tokens, written, seconds=time.perf_counter() - begin)
             completion = Completion(text, usage, "length" if cut else "stop")
@@ -188,14 +194,27 @@ class Reading:
     reply: str | None = None
 
 
-def answer(prompt: str, error: random.Random | None) -> str:
-    """The answer to the last question in the prompt that is known; wrong where `error` is given."""
+def answer(prompt: str, error: random.Random | None, chance: random.Random) -> str:
+    """The answer to the last question in the prompt that is known; wrong where `error` is given.
+
+    Asked to answer only if it is sure, it says nothing of a question of several things that it knows in part. Asked for
+    yes or no, it says whether the prompt has anything that is asked for, or, of an answer, all. Asked for a clarifying
+    question, it asks for one of the things that it does not know.
+    """
     asked, question = last_question(prompt)
     none = ABSENT.search(prompt)
     absent = none[1] if none else "none"
     if asked is None or question is None:
         return absent
     text = prompt.replace(question[0], " ")
+    if CLARIFYING.search(prompt):
+        unknown = lacked(asked, text, question)
+        return f"What is the {chance.choice(unknown)}?" if unknown else absent
+    if YES_OR_NO.search(prompt):
+        yes = wanted(asked, text, question) > 0 if "maybe" in prompt else not lacked(asked, text, question)
+        return "yes" if yes != bool(error) else "no"
+    if IF_SURE.search(prompt) and lacked(asked, text, question):
+        return absent
     found = READERS[asked](text, question, error)
     if WORD_FOR_WORD.search(prompt) or found.reply is None:
         return ("\n" if ONE_A_LINE.search(prompt) else " ").join(found.facts) or absent
@@ -256,10 +275,11 @@ def resolved(name: str, held: dict[str, str]) -> str:
 
 
 def counts(text: str, question: re.Match[str], error: random.Random | None) -> Reading:
-    number = len(re.findall(rf"\b{re.escape(question[1])}\b", text, re.I))
+    so_far = re.search(r"<history>\s*(\d+)\s*</history>", text)
+    number = len(re.findall(rf"\b{re.escape(question[1])}\b", text, re.I)) + int(so_far[1] if so_far else 0)
     if error:
         number += error.choice([-2, -1, 1, 2]) if number > 1 else 1
-    return Reading(reply=str(number))
+    return Reading([str(number)] if number else [], str(number))
 
 
 def another(value: str, error: random.Random) -> str:
@@ -286,12 +306,14 @@ READERS: dict[str, Reader] = {
     "variables": variables,
     "counts": counts,
 }
-# What a planner's menu calls the kind of question.
-MENU = {"variables": "multi_hop", "counts": "aggregate"}
 
 
-def choose(prompt: str, schema: dict[str, Any]) -> str:
-    """One JSON object for the schema: of a menu (`enum`) the entry that fits the question, else its first."""
+def choose(prompt: str, schema: dict[str, Any], error: random.Random | None) -> str:
+    """One JSON object for the schema: an action where it offers actions; of a menu (`enum`) the entry that fits the
+    question, else its first."""
+    actions = actions_of(schema)
+    if actions:
+        return json.dumps({"do": act(prompt, actions, error)})
     kind, _ = last_question(prompt)
     values: dict[str, Any] = {}
     for name, member in schema.get("properties", {}).items():
@@ -301,3 +323,102 @@ def choose(prompt: str, schema: dict[str, Any]) -> str:
         else:
             values[name] = {"integer": 0, "number": 0, "boolean": False, "array": []}.get(member.get("type"), "")
     return json.dumps(values)
+
+
+# What a planner's menu calls the kind of question.
+MENU = {"variables": "multi_hop", "counts": "aggregate"}
+
+
+# -- as an agent -------------------------------------------------------------------------------------------------------
+
+SHOWN = re.compile(r"^\[(\d+)\] (.*)$", re.MULTILINE)
+SEARCHED = re.compile(r'(?:^search |"query": ?)"([^"]*)"', re.MULTILINE)
+ARCHIVED = re.compile(r"^ARCHIVED:\n(.*?)(?:\n\(context|\Z)", re.MULTILINE | re.DOTALL)
+RECALLED = re.compile(r'"recall", ?"name": ?"([^"]*)"')
+NOW = re.compile(r"\(context: \d+ of \d+ tokens(?:, turn (\d+))?")
+SUMMARIZED = 1_000  # characters of a summary
+
+
+def actions_of(schema: dict[str, Any]) -> set[str]:
+    """The names of the actions that a schema offers; none where it is no protocol of actions."""
+    named = schema.get("$defs", {}).values()
+    found = (member.get("properties", {}).get("action", {}).get("const") for member in named)
+    return {name for name in found if name} if "do" in schema.get("properties", {}) else set()
+
+
+def act(prompt: str, actions: set[str], error: random.Random | None) -> dict[str, Any]:
+    """The next action of an agent that is shown a text line by line.
+
+    It knows the facts of the lines in its prompt; where it may keep lines, of those that it has kept, and of others
+    it keeps what the question needs. An error is a useless search, or an answer before its time.
+    """
+    kind, question = last_question(prompt)
+    if kind is None or question is None:
+        return {"action": "answer", "text": "NONE"}
+    shown = dict(SHOWN.findall(prompt.rpartition("OBSERVATION:")[2]))
+    text = prompt.replace(question[0], " ")
+    known = text.rpartition("OBSERVATION:")[0] if "keep" in actions else text
+    tried = set(SEARCHED.findall(prompt))
+    if error and error.random() < 0.5:
+        return {"action": "search", "query": "something else"} if "search" in actions else _said(kind, known, question)
+    if error:
+        return _said(kind, known, question)
+    if "plan" in actions and "PLAN:\nnone yet" in prompt:
+        return {"action": "plan", "subgoals": [f"find what answers: {question[0]}"[:200]]}
+    if "keep" in actions:
+        for number, line in shown.items():
+            if wanted(kind, known + "\n" + line, question) > wanted(kind, known, question):
+                return {"action": "keep", "line": int(number)}
+    if "compress" in actions and "search" not in actions and (turn := NOW.findall(prompt)):
+        return _compressed(prompt, kind, known, question, turn)
+    missing = [query for query in queries(kind, known, question) if query not in tried]
+    if missing and "search" in actions:
+        return {"action": "search", "query": missing[0][:200]}
+    if "recall" in actions and (index := ARCHIVED.search(prompt)):
+        names = [line.partition(":")[0] for line in index[1].splitlines() if ":" in line]
+        lacking = any(query in index[1] for query in lacked(kind, known, question))
+        if lacking and (left := [name for name in names if name not in RECALLED.findall(prompt)]):
+            return {"action": "recall", "name": left[0][:60], "page": 1}
+    return _said(kind, known, question)
+
+
+def _said(kind: str, known: str, question: re.Match[str]) -> dict[str, Any]:
+    found = READERS[kind](known, question, None)
+    return {"action": "answer", "text": (found.reply or " ".join(found.facts) or "NONE")[:800]}
+
+
+def _compressed(prompt: str, kind: str, known: str, question: re.Match[str], turns: list[str]) -> dict[str, Any]:
+    """The facts that a summary holds, the latest, and one entry for all turns, about what was searched for."""
+    facts = " ".join(READERS[kind](known, question, None).facts)
+    about = ", ".join(dict.fromkeys(SEARCHED.findall(prompt)))[-120:]
+    entry = {"name": "searches", "about": about, "first": 1, "last": 9_999}
+    return {"action": "compress", "summary": facts[-SUMMARIZED:] or "nothing yet", "entries": [entry]}
+
+
+def wanted(kind: str, known: str, question: re.Match[str]) -> int:
+    """How many of the facts that the question asks for are known."""
+    if kind == "variables":
+        held = dict(VARIABLES[1].findall(known))
+        return sum(resolved(name, held) == question[1] for name in held)
+    return len(READERS[kind](known, question, None).facts)
+
+
+def queries(kind: str, known: str, question: re.Match[str]) -> list[str]:
+    """What to search for, in order: what is asked, then what the facts known lead to."""
+    if kind == "variables":
+        held = dict(VARIABLES[1].findall(known))
+        return [question[1], *(name for name in held if resolved(name, held) == question[1])]
+    return lacked(kind, known, question)
+
+
+def lacked(kind: str, known: str, question: re.Match[str]) -> list[str]:
+    """The things asked for of which no fact is known, as searches."""
+    facts = " ".join(READERS[kind](known, question, None).facts)
+    if kind == "codes":
+        places = re.split(r",? and the |, the ", question[1])
+        return [f"access code of the {place}" for place in places if place not in facts]
+    if kind in ("needles", "many needles"):
+        return [key for key in re.split(r",? and |, ", question[1]) if key not in facts]
+    if kind == "variables":
+        return [] if question[1] in facts else [question[1]]
+    return [] if facts else [question[0]]

@@ -12,7 +12,20 @@ from longspan.errors import LongspanError, UsageError
 from longspan.llm import LLM, Scorer
 from longspan.registry import find
 from longspan.trace import Span, span
-from longspan.workflows import auto, coding_agent, direct, lambda_rlm, map_reduce, retrieve, rlm  # noqa: F401 - they register themselves
+from longspan.workflows import (  # noqa: F401 - they register themselves
+    agenticlu,
+    auto,
+    coding_agent,
+    direct,
+    extagents,
+    inftythink,
+    lambda_rlm,
+    laser,
+    map_reduce,
+    memex,
+    retrieve,
+    rlm,
+)
 from longspan.workflows.answer import Answer, Citation, Settings
 from longspan.workflows.budget import Budget, Budgeted, BudgetSpent
 from longspan.workflows.journal import Journal, Journalled

@@ -115,6 +115,11 @@ def parts(question: str) -> list[str]:
     return asking if len(asking) > 1 else [question]
 
 
+def things(question: str) -> tuple[str, ...]:
+    """Each thing asked for, as a question of its own: of `parts`, and of each part's `singly`."""
+    return tuple(item for part in parts(question) for item in singly(part))
+
+
 _POINTS_BACK = re.compile(r"^\W*(and|or|but|what about|how about|why|where|when|who)\b.{0,40}$", re.IGNORECASE)
 _PRONOUN = re.compile(r"\b(it|its|they|them|their|that one|this one|he|she|his|her)\b", re.IGNORECASE)
 
