@@ -36,6 +36,8 @@ app = typer.Typer(
 )
 index_app = typer.Typer(help="The indexes kept in the cache.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(index_app, name="index")
+dataset_app = typer.Typer(help="Training data made by workflows.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(dataset_app, name="dataset")
 
 EPILOG = """
 Examples:
@@ -79,7 +81,8 @@ def ask(
         typer.Option(
             "--workflow",
             "-w",
-            help="auto, direct, retrieve, map-reduce, lambda-rlm, rlm or coding-agent.",
+            help="auto, direct, retrieve, map-reduce, lambda-rlm, inftythink, extagents, agenticlu, rlm, coding-agent, "
+            "laser or memex.",
             show_default="auto",
         ),
     ] = None,
@@ -440,6 +443,48 @@ def index_drop(
     for key in [item.key for item in stored()] if everything else keys or []:
         drop(key)
         typer.echo(f"dropped {key}")
+
+
+@dataset_app.command("inftythink")
+def dataset_inftythink(
+    source: Annotated[Path, typer.Argument(help="JSON lines: question and solution, <think>...</think>...")],
+    out: Annotated[Path, typer.Option(help="The file of rows, for TRL's SFTTrainer; a stopped run goes on there.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="What writes the summaries.")] = "smollm2",
+    base_url: Annotated[str | None, typer.Option(help="The endpoint's URL, for openai:NAME.")] = None,
+    window: Annotated[int | None, typer.Option(help="The window of openai:NAME, in tokens.", min=512)] = None,
+    eta: Annotated[int, typer.Option(help="The longest segment of thinking, in tokens.", min=8)] = 4096,
+) -> None:
+    """Cut long solutions into short rounds, each begun from a summary of the ones before."""
+    from longspan import datasets
+    from longspan.llm import open_llm
+
+    llm = open_llm(model, base_url=base_url, window=window)
+    screen = _Screen(quiet=False, as_json=False)
+    inputs, rows = datasets.inftythink(source, out, llm, eta=eta, progress=screen.progress)
+    screen.tell(f"{inputs} solutions, {rows} rows made now: {out}")
+
+
+@dataset_app.command("agenticlu")
+def dataset_agenticlu(
+    sources: Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs: the text that is asked about.")],
+    questions: Annotated[Path, typer.Option(help="JSON lines: question and answer.")],
+    out: Annotated[Path, typer.Option(help="The folder of sft.jsonl and dpo.jsonl, in TRL's formats.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="What asks and answers.")] = "smollm2",
+    base_url: Annotated[str | None, typer.Option(help="The endpoint's URL, for openai:NAME.")] = None,
+    window: Annotated[int | None, typer.Option(help="The window of openai:NAME, in tokens.", min=512)] = None,
+    depth: Annotated[int, typer.Option(help="Clarifications one after the other.", min=1)] = 2,
+    width: Annotated[int, typer.Option(help="Clarifications sampled at each step.", min=1)] = 8,
+) -> None:
+    """Grow trees of clarifying questions, and export the paths to the best and the worst answers."""
+    from longspan import datasets
+    from longspan.corpus import Corpus
+    from longspan.llm import open_llm
+
+    llm = open_llm(model, base_url=base_url, window=window)
+    screen = _Screen(quiet=False, as_json=False)
+    corpus = Corpus.open(sources)
+    inputs, trees = datasets.agenticlu(corpus, questions, out, llm, depth=depth, width=width, progress=screen.progress)
+    screen.tell(f"{inputs} questions, {trees} trees grown now: {out}")
 
 
 @app.command("eval")

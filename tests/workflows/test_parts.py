@@ -93,6 +93,11 @@ def test_a_journal_on_a_full_disk_does_not_stop_the_run(monkeypatch: pytest.Monk
         ("What are the main points?", "summary"),
         ("What is this book about?", "summary"),
         ("Give an overview of chapter 3", "summary"),
+        ("What is the difference between the mill and the barn?", "compare"),
+        ("How do oats differ from rye?", "compare"),
+        ("In which town was the man born who built the mill that burned?", "multi-hop"),
+        ("What is the option that disables colours?", "fact"),
+        ("Which variables hold the value 12345?", "fact"),
     ],
 )
 def test_the_kind_of_a_question(question: str, kind: str) -> None:
@@ -143,6 +148,10 @@ def test_what_is_asked_for() -> None:
         ("List all dates.", 100, "generate", None, "direct"),
         ("How long?", 100, "extract", None, "retrieve"),
         ("Summarise it.", 20_000, "extract", None, "map-reduce"),
+        ("In which town was the man born who built the mill that burned?", 20_000, "generate", None, "extagents"),
+        ("In which town was the man born who built the mill that burned?", 20_000, "generate", 5_000, "retrieve"),
+        ("In which town was the man born who built the mill that burned?", 20_000, "extract", None, "retrieve"),
+        ("What is the difference between oats and rye?", 20_000, "generate", None, "retrieve"),
     ],
 )
 def test_auto_chooses_and_says_why(

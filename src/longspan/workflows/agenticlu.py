@@ -143,12 +143,7 @@ async def grown(
     the worth of its nodes."""
     atoms = await asyncio.to_thread(Atoms.of, corpus, llm)
     tree = Clarifications(question, atoms, llm, Settings(), width=width, seed=seed, known=known)
-    root = await tree.root()
-    level = [root]
-    for _ in range(depth):
-        level = [child for node in level for child in await tree.expand(node)]
-    tree.judge()
-    return root
+    return await tree.grow(depth)
 
 
 class Clarifications:
@@ -177,6 +172,14 @@ class Clarifications:
         self.weights = {each: atoms.rarity(each) for each in self.asked}
         self.made = 0
         self._root: Node | None = None
+
+    async def grow(self, depth: int) -> Node:
+        """The whole tree down to a depth."""
+        root = await self.root()
+        level = [root]
+        for _ in range(depth):
+            level = [child for node in level for child in await self.expand(node)]
+        return root
 
     async def root(self) -> Node:
         """The question itself, answered from what it points back to."""

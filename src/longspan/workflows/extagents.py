@@ -53,7 +53,7 @@ from longspan.workflows.leaf import (
     room_beside,
 )
 from longspan.workflows.parallel import CONCURRENT, parallel
-from longspan.workflows.question import kind_of, things
+from longspan.workflows.question import WHOLE, kind_of, things
 from longspan.workflows.support import citations_of
 
 SEEK = (
@@ -117,7 +117,7 @@ class Team:
         self.holds = room_beside(prompt, llm, settings.max_tokens)  # tokens of findings to reason on
         self.parts = leaves(atoms, min(leaf_tokens(llm, everything=True), room - self.share))
         self.agents = self.parts
-        if len(self.parts) > AGENTS and kind_of(question) == "fact":
+        if len(self.parts) > AGENTS and kind_of(question) not in WHOLE:
             self.agents = [part for part, _ in promising([question], self.parts, atoms, AGENTS)]
         self.weights = atoms.rarity(question)
         self.waits = 0  # calls that had to wait for one another

@@ -53,7 +53,7 @@ from longspan.workflows.leaf import (
     promising,
     room_beside,
 )
-from longspan.workflows.question import kind_of, things
+from longspan.workflows.question import WHOLE, kind_of, things
 from longspan.workflows.support import citations_of
 
 ROUND = (
@@ -248,7 +248,7 @@ def _within(summary: str, tokens: int, llm: LLM) -> str:
 
 def _chosen(question: str, parts: Sequence[Part], atoms: Atoms) -> tuple[list[Part], str]:
     """The parts that are read, in the order of the text, and what a user should know of the choice."""
-    if len(parts) <= ROUNDS or kind_of(question) != "fact":
+    if len(parts) <= ROUNDS or kind_of(question) in WHOLE:
         return list(parts), ""
     scores = [atoms.score(part, question, 0) for part in parts]
     best = sorted(range(len(parts)), key=lambda at: (-scores[at], at))[:ROUNDS]

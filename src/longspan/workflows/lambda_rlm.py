@@ -464,14 +464,20 @@ async def execute(program: Term, question: str, corpus: Corpus, llm: LLM, settin
 
 
 # Tasks that the question's wording tells.
-WORDED: dict[str, Task] = {"count": "aggregate", "list": "aggregate", "summary": "summarise"}
+WORDED: dict[str, Task] = {
+    "count": "aggregate",
+    "list": "aggregate",
+    "summary": "summarise",
+    "multi-hop": "multi_hop",
+}
 
 
 async def task_of(question: str, atoms: Atoms, llm: LLM) -> tuple[Task, str, Cost]:
     """Phase 2: the kind of task, how it was found, and the most that this may have cost."""
     if len(things(question)) > 1:
         return "search", "search for several things, by the question's wording", Cost()
-    if task := WORDED.get(kind_of(question)):
+    task = WORDED.get(kind_of(question))
+    if task and (task != "multi_hop" or llm.reader == "generate"):
         return task, f"{task} by the question's wording", Cost()
     if llm.reader == "extract":
         return "search", f"search, as {llm.name} is too small to choose the task", Cost()

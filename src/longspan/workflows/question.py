@@ -7,7 +7,8 @@ from typing import Literal
 
 from longspan.workflows.words import stems
 
-Kind = Literal["fact", "list", "count", "summary"]
+Kind = Literal["fact", "list", "count", "summary", "compare", "multi-hop"]
+WHOLE = frozenset({"list", "count", "summary"})  # kinds that take the whole text
 
 _SUMMARY = re.compile(
     r"\b(summar(y|i[sz]e)|overview|tl;?dr|gist|outline)\b|\bmain (points|ideas|topics|themes)\b"
@@ -27,15 +28,27 @@ _LIST = re.compile(
 )
 
 
+_COMPARE = re.compile(
+    r"\bcompar(e|ed|es|ing|ison)\b|\bdifferences? between\b|\b(differs?|different) from\b|\bversus\b|\bvs\b"
+    r"|\bhave in common\b|\b(alike|similar) (are|is) .+ and\b",
+    re.IGNORECASE,
+)
+# A thing that is only described, by another that is only described: "the town where the man who built the mill lived".
+_HOP = re.compile(r"(?<!^)\b(who|whom|whose|which|that|where)\b(?! (is|are|was|were|of|one)\b)", re.IGNORECASE)
+
+
 def kind_of(question: str) -> Kind:
-    """ "summary", "count" or "list" for a question that takes the whole text, else "fact"."""
+    """By wording: "summary", "count" or "list" for a question that takes the whole text (`WHOLE`), "compare" for one of
+    what several things have in common or not, "multi-hop" where what is asked is described twice over, else "fact"."""
     if _SUMMARY.search(question):
         return "summary"
     if _COUNT.search(question):
         return "count"
     if _LIST.search(question):
         return "list"
-    return "fact"
+    if _COMPARE.search(question):
+        return "compare"
+    return "multi-hop" if any(len(_HOP.findall(part)) > 1 for part in parts(question)) else "fact"
 
 
 _ITEMS = re.compile(
