@@ -102,6 +102,54 @@ struct Partial {
   float *m, *l, *o;  // [rows], [rows], [rows, vdim]
 };
 
+// A matrix [out, in] of a model: row by row, or int8 as step.h packs it with `scale` a row and 64 columns.
+struct Linear {
+  const void* w;
+  const float *scale, *bias;
+  i64 out, in;
+};
+
+// One layer; Python writes these structures as rows of 64-bit numbers.
+struct Block {
+  Linear q, k, v, o, gate, up, down;
+  const float *attention_norm, *mlp_norm, *q_norm, *k_norm;  // the last two may be missing
+  i64 window, rotates;                                       // 0: no window; no rotary positions
+};
+
+// One layer's cache [batch, kv heads, tokens, dim].
+struct Cached {
+  void *k, *v;
+  i64 batch, head, token;
+};
+
+// Vectors [tokens, ld] in every form that products read.
+struct Input {
+  float* x;
+  bf16* x16;
+  std::int8_t* x8;
+  float* scale;
+  std::int32_t* sum;
+  i64 ld;
+};
+
+// The next `tokens` tokens of every sequence of a batch through a Llama-like model.
+struct Step {
+  const Block* blocks = nullptr;
+  const Cached* cache = nullptr;
+  i64 layers = 0;
+  Linear head{};
+  const float* norm = nullptr;
+  const void* embedding = nullptr;                 // [vocabulary, hidden] of `type`
+  const float *cos = nullptr, *sin = nullptr;      // [positions, rotary]
+  const i64 *ids = nullptr, *starts = nullptr;     // [batch, tokens]; [batch], may be missing
+  i64 batch = 0, tokens = 0, past = 0, keep = 0;   // columns in the cache before; last positions to score
+  i64 hidden = 0, heads = 0, kv_heads = 0, dim = 0, inner = 0, rotary = 0;
+  float eps = 0, scale = 1;
+  Type type = Type::f32, weights = Type::f32;      // of the cache and the embedding; of the matrices
+  float* logits = nullptr;                         // [batch, keep, vocabulary]
+  int workers = 1;
+};
+
 struct Level {
   const char* name;
   bool bf16_products;  // can multiply bf16 as they are; otherwise they become fp32
@@ -114,6 +162,11 @@ struct Level {
   void (*decode_tile)(const Attention&, i64 b, i64 kv_head, i64 begin, i64 end, const Partial&, char* scratch);
   // 2^x of n floats with a polynomial of a degree
   void (*exp2)(const float* x, float* y, i64 n, int degree);
+  // a step of a model
+  void (*norm)(const float* x, const float* weight, i64 n, float eps, float* y);
+  void (*gate)(float* g, const float* u, i64 n);
+  void (*prepare)(Type weights, const Input&, i64 tokens, i64 n);
+  void (*linear)(Type weights, const Linear&, i64 lo, i64 hi, const Input&, i64 tokens, float* y, i64 ldy, bool add);
 };
 
 // Levels that this build has and this processor runs, slowest first.
@@ -123,6 +176,7 @@ bool bf16_products_pay();  // whether the forward pass gains from multiplying bf
 
 Counters forward(const Level&, const Attention&);
 Counters decode(const Level&, const Attention&);
+void step(const Level&, const Step&);
 
 // Calls task(0) .. task(workers - 1), each on a thread of its own.
 void parallel(int workers, void (*task)(void* context, int worker), void* context);

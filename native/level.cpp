@@ -3,6 +3,7 @@
 #include "products.h"
 #include "forward.h"
 #include "decode.h"
+#include "step.h"
 
 namespace longspan::LEVEL {
 namespace {
@@ -35,6 +36,7 @@ void exp2(const float* x, float* y, i64 n, int degree) {
 }  // namespace
 
 extern const Level level;
-const Level level = {TEXT(LEVEL), HALVES, pack, attend_scratch, attend, decode_scratch, decode_tile, exp2};
+const Level level = {TEXT(LEVEL), HALVES, pack, attend_scratch, attend, decode_scratch, decode_tile, exp2,
+                     norm, gate, prepare, linear};
 
 }  // namespace longspan::LEVEL

@@ -28,7 +28,7 @@ struct Levels {
     found[count++] = &avx512::level;
 #endif
 #ifdef HAVE_avx512_bf16
-    if (!__builtin_cpu_supports("avx512bf16")) return;
+    if (!(__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"))) return;  // none has one alone
     found[count++] = &avx512_bf16::level;
 #endif
 #endif

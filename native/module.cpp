@@ -69,10 +69,37 @@ Counts run(int level, int type, int kv_type, std::array<Address, 5> tensors, std
   return {c.grown, c.skipped, c.tiles, c.all_tiles};
 }
 
+// What stays from step to step: Python writes `blocks` and the numbers of `shape` once a model.
+void run_step(int level, int type, int weights, std::array<Address, 5> model, std::array<i64, 7> shape, float eps,
+              float scale, std::array<Address, 3> head, std::array<i64, 2> head_shape, Address cache,
+              std::array<Address, 3> call, std::array<i64, 4> size, int workers) {
+  Step s;
+  s.blocks = at<Block>(model[0]);
+  s.norm = at<float>(model[1]);
+  s.embedding = at<void>(model[2]);
+  s.cos = at<float>(model[3]);
+  s.sin = at<float>(model[4]);
+  std::tie(s.layers, s.hidden, s.heads, s.kv_heads, s.dim, s.inner, s.rotary) = std::tuple_cat(shape);
+  s.eps = eps;
+  s.scale = scale;
+  s.head = {at<void>(head[0]), at<float>(head[1]), at<float>(head[2]), head_shape[0], head_shape[1]};
+  s.cache = at<Cached>(cache);
+  s.ids = at<i64>(call[0]);
+  s.starts = at<i64>(call[1]);
+  s.logits = at<float>(call[2]);
+  std::tie(s.batch, s.tokens, s.past, s.keep) = std::tuple_cat(size);
+  s.type = static_cast<Type>(type);
+  s.weights = static_cast<Type>(weights);
+  s.workers = workers;
+  const Level& chosen = level_by_index(level);
+  nb::gil_scoped_release release;
+  step(chosen, s);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.attr("INTERFACE") = 1;  // raised with the arguments below; native.py knows the same number
+  m.attr("INTERFACE") = 2;  // raised with the arguments below; native.py knows the same number
   m.def("levels", [] {
     std::vector<std::string> names;
     for (int i = 0; i < level_count(); ++i) names.emplace_back(level_at(i)->name);
@@ -80,6 +107,7 @@ NB_MODULE(_native, m) {
   });
   m.def("attention", &run<forward>);
   m.def("decode_attention", &run<decode>);
+  m.def("step", &run_step);
   m.def("exp2", [](int level, Address x, Address y, i64 n, int degree) {
     level_by_index(level).exp2(at<float>(x), at<float>(y), n, degree);
   });

@@ -50,6 +50,18 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
+    def reserve(self, batch: int, new: int, heads: int, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Count `new` tokens as held that somebody else will write; returns the whole buffers."""
+        end = self.length + new
+        if not self.is_initialized:
+            self.capacity = max(self.capacity, end)
+            like = torch.empty(batch, heads, 0, dim, dtype=dtype)
+            self.lazy_initialization(like, like)
+        if end > self.capacity:
+            self.grow(max(end, 2 * self.capacity))
+        self.length = end
+        return self.keys, self.values
+
     def grow(self, capacity: int) -> None:
         old_keys, old_values = self.keys, self.values
         self.capacity = capacity

@@ -1,4 +1,4 @@
-"""The engine: one model, many requests, nothing but the model's public forward.
+"""The engine: one model, many requests. How the model runs is a `Runner`: native where it can be, else transformers.
 
 Prefill goes chunk by chunk into a preallocated cache, each prompt alone, so that a prefix seen before is reused.
 Decoding joins the prompts into one left-padded batch. Scoring runs short texts in batches of similar length.
@@ -6,7 +6,6 @@ Decoding joins the prompts into one left-padded batch. Scoring runs short texts 
 
 from __future__ import annotations
 
-import inspect
 import math
 import threading
 import time
@@ -17,8 +16,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from longspan.engine.cache import PrefixStore, common_prefix, cut_out, fill, is_plain, merge, new_cache
+from longspan.engine.cache import PrefixStore, common_prefix, cut_out, fill, merge
 from longspan.engine.grammar import Constraint, Grammar
+from longspan.engine.llama import Llama, fits
+from longspan.engine.plain import Plain, Runner
 from longspan.engine.sampler import Sampler
 from longspan.engine.sampling import Sampling
 from longspan.engine.text import TextStream
@@ -90,15 +91,18 @@ class Engine:
         chunk: int = CHUNK,
         prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
         beyond_window: bool = False,
+        int8: bool = False,
     ) -> None:
-        """`beyond_window` lets texts exceed the model's window: what it then says is the caller's question."""
+        """`beyond_window` lets texts exceed the model's window: what it then says is the caller's question. `int8`
+        decodes with weights in int8, where the model can run natively (`Engine.native`); it is ignored elsewhere."""
         self.loaded = loaded
         self.model = loaded.model
         self.chunk = max(1, chunk)
-        self.plain = is_plain(loaded.model)
+        self.native = fits(loaded.model)
+        self.runner: Runner = Llama(loaded.model, int8=int8) if self.native else Plain(loaded.model)
+        self.plain = self.runner.plain
         self.prefixes = PrefixStore(prefix_cache_bytes if self.plain else 0)
         self.window = math.inf if beyond_window else loaded.window
-        self._last_only = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
         self._lock = threading.Lock()
 
     # --- Generating -----------------------------------------------------------------------------------------------
@@ -199,7 +203,7 @@ class Engine:
     def _prefill(self, row: _Row, max_tokens: int, cancel: threading.Event | None) -> Tensor:
         """Fill the row's cache with its prompt; the scores `[vocabulary]` after its last token."""
         prompt = row.prompt
-        row.cache = new_cache(self.model, len(prompt) + max_tokens, self.plain)
+        row.cache = self.runner.new_cache(len(prompt) + max_tokens)
         segment, shared = self.prefixes.longest(prompt)
         row.cached_tokens = min(shared, len(prompt) - 1)  # the last token must run, for its scores
         if segment is not None and row.cached_tokens:
@@ -207,29 +211,15 @@ class Engine:
         for begin in range(row.cached_tokens, len(prompt), self.chunk):
             check(cancel)
             ids = torch.tensor([prompt[begin : begin + self.chunk]], device=self.model.device)
-            logits = self._forward(ids, row.cache)
+            logits = self.runner.run(ids, row.cache)
         if self.plain:
             self.prefixes.add(cut_out(row.cache, 0, 0, prompt))
         return logits[0, -1]
 
     def _step(self, rows: list[_Row], cache: Cache, starts: list[int]) -> Tensor:
         """One token for every row: scores `[rows, vocabulary]`."""
-        device = self.model.device
-        ids = torch.tensor([[row.tokens[-1]] for row in rows], device=device)
-        if not any(starts):
-            return self._forward(ids, cache)[:, -1]
-        width = cache.get_seq_length() + 1
-        begins = torch.tensor(starts, device=device)[:, None]
-        mask = (torch.arange(width, device=device)[None] >= begins).long()
-        return self._forward(ids, cache, attention_mask=mask, position_ids=width - 1 - begins)[:, -1]
-
-    def _forward(self, ids: Tensor, cache: Cache, **inputs: Tensor) -> Tensor:
-        """The model's scores `[rows, 1 or more, vocabulary]`, the last position's among them."""
-        if self._last_only:
-            inputs["logits_to_keep"] = 1  # type: ignore[assignment]
-        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **inputs)
-        logits: Tensor = output.logits
-        return logits
+        ids = torch.tensor([[row.tokens[-1]] for row in rows], device=self.model.device)
+        return self.runner.run(ids, cache, starts=starts)[:, -1]
 
     def _take(self, row: _Row, logits: Tensor, max_tokens: int, on_text: OnText | None) -> None:
         """Choose the row's next token, show its text, and see whether the row is finished."""
@@ -283,38 +273,28 @@ class Engine:
         return results
 
     def _score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, ...]]:
-        """One batch: a shared beginning runs once, the rest left-padded, scores only where they are wanted."""
+        """One batch: a shared beginning runs once, the rest padded on the right, scores only from where they are wanted.
+
+        What stands behind a text is never seen by it, so padding there needs no mask.
+        """
         device = self.model.device
         inputs = [[*context, *continuation][:-1] for context, continuation in pairs]
         shared = self._shared_prefix(pairs, inputs)
         width = max(len(ids) for ids in inputs) - shared
-        keep = max(len(continuation) for _, continuation in pairs)
-        cache = new_cache(self.model, shared + width, self.plain)
+        cache = self.runner.new_cache(shared + width)
         if shared:
-            head = new_cache(self.model, shared, self.plain)
-            self._forward(torch.tensor([inputs[0][:shared]], device=device), head)
+            head = self.runner.new_cache(shared)
+            self.runner.run(torch.tensor([inputs[0][:shared]], device=device), head)
             fill(cache, cut_out(head, 0, 0, inputs[0][:shared]), shared, rows=len(pairs))
         ids = torch.zeros(len(pairs), width, dtype=torch.long)
-        mask = torch.ones(len(pairs), shared + width, dtype=torch.long)
-        positions = torch.zeros(len(pairs), width, dtype=torch.long)
         for row, tokens in enumerate(inputs):
-            rest = tokens[shared:]
-            pad = width - len(rest)
-            ids[row, pad:] = torch.tensor(rest)
-            mask[row, shared : shared + pad] = 0
-            positions[row, pad:] = torch.arange(shared, shared + len(rest))
-        extra = {"logits_to_keep": keep} if self._last_only else {}
-        logits = self.model(
-            input_ids=ids.to(device),
-            attention_mask=None if bool(mask.all()) else mask.to(device),
-            position_ids=positions.to(device),
-            past_key_values=cache,
-            use_cache=True,
-            **extra,
-        ).logits[:, -keep:]
+            ids[row, : len(tokens) - shared] = torch.tensor(tokens[shared:])
+        begins = [len(context) - 1 - shared for context, _ in pairs]  # the column of each row's first wanted score
+        first = min(begins)
+        logits = self.runner.run(ids.to(device), cache, keep=width - first)
         results = []
         for row, (_, continuation) in enumerate(pairs):
-            scores = logits[row, keep - len(continuation) :].float()
+            scores = logits[row, begins[row] - first :][: len(continuation)].float()
             chosen = scores.gather(1, torch.tensor(continuation, device=device)[:, None])[:, 0]
             results.append(tuple((chosen - scores.logsumexp(dim=1)).tolist()))
         return results

@@ -25,7 +25,7 @@ try:
     _native = importlib.import_module("longspan.kernels._native")
 except ImportError:  # not built, or built for another machine
     _native = None
-INTERFACE = 1  # an editable installation may hold a build of older sources: that counts as none
+INTERFACE = 2  # an editable installation may hold a build of older sources: that counts as none
 if _native is not None and getattr(_native, "INTERFACE", None) != INTERFACE:
     _native = None
 
@@ -184,6 +184,24 @@ def attention(
     if counters is not None:
         counters.grew, counters.skipped, counters.tiles, counters.busiest = grew, skipped, tiles, busiest
     return out, lse
+
+
+def step(
+    kind: int,
+    weights: int,
+    model: tuple[int, ...],
+    shape: tuple[int, ...],
+    eps: float,
+    scale: float,
+    head: tuple[int, ...],
+    head_shape: tuple[int, ...],
+    cache: int,
+    call: tuple[int, ...],
+    size: tuple[int, ...],
+) -> None:
+    """One step of a Llama-like model; `longspan.engine.llama` knows what the addresses and numbers are."""
+    workers = min(torch.get_num_threads(), MAX_WORKERS)
+    _native.step(_level, kind, weights, model, shape, eps, scale, head, head_shape, cache, call, size, workers)
 
 
 def exp2(x: Tensor, degree: int) -> Tensor:

@@ -1,0 +1,215 @@
+"""Models of Llama's build on the native kernels: Llama, Mistral, Qwen2, Qwen3, SmolLM2, SmolLM3.
+
+RMSNorm, attention with rotary positions, SwiGLU: a few tokens go through all layers in one call of `native/step.cpp`,
+which reads the weights where torch keeps them; many go layer by layer through torch's products and the native
+attention. Both write the same cache. The model itself is not changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from longspan.engine.cache import BufferLayer
+from longspan.kernels import attention, native
+
+FAMILIES = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SmolLM3ForCausalLM"}
+STEP_TOKENS = 16  # as many go through the native step; its products take one vector after the other
+GROUP, BLOCK = 64, 16  # of the int8 packing: columns with one scale, rows side by side (native/step.h)
+PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def fits(model: PreTrainedModel) -> bool:
+    """Whether `Llama` computes what this model does, on this machine."""
+    if type(model).__name__ not in FAMILIES or native.level() is None:
+        return False
+    config = model.config
+    parameters = list(model.parameters())
+    linears = [model.lm_head, *(layer.get_submodule(name) for layer in model.model.layers for name in paths(layer))]
+    return (
+        all(p.device.type == "cpu" and p.dtype == model.dtype and p.is_contiguous() for p in parameters)
+        and model.dtype in (torch.float32, torch.bfloat16)
+        and all(type(linear) is nn.Linear for linear in linears)  # not quantized, no adapters
+        and config.hidden_act == "silu"
+        and head_dim(config) <= native.MAX_DIM
+        # These change their angles with the length of the text.
+        and config.rope_parameters["rope_type"] not in ("dynamic", "longrope")
+    )
+
+
+def paths(layer: nn.Module) -> list[str]:
+    return [f"self_attn.{name}" if hasattr(layer.self_attn, name) else f"mlp.{name}" for name in PRODUCTS]
+
+
+def head_dim(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def window_of(layer: nn.Module, config: Any) -> int | None:
+    """How many keys a layer's queries see, or None for all."""
+    if hasattr(layer.self_attn, "sliding_window"):
+        window: int | None = layer.self_attn.sliding_window
+        return window
+    return getattr(config, "sliding_window", None) if type(layer).__name__ == "MistralDecoderLayer" else None
+
+
+class Llama:
+    """A `Runner`. `int8` makes the native step read a copy of the weights in int8, with one scale for every row and 64
+    columns, and round the vectors that meet them likewise; longer runs still use the model's own weights."""
+
+    plain = True
+
+    def __init__(self, model: PreTrainedModel, *, int8: bool = False) -> None:
+        self.model = model
+        config = model.config
+        self.layers = list(model.model.layers)
+        self.dim = head_dim(config)
+        self.windows = [window_of(layer, config) for layer in self.layers]
+        self.rotates = [bool(getattr(layer.self_attn, "use_rope", True)) for layer in self.layers]
+        self.int8 = int8
+        self._kept: list[Tensor] = []  # whatever the addresses below point to and the model does not own
+        self._cos = self._sin = torch.empty(0)
+        rows = []
+        for layer, window, rotates in zip(self.layers, self.windows, self.rotates, strict=True):
+            row = [number for name in paths(layer) for number in self._linear(layer.get_submodule(name))]
+            for norm in (
+                layer.input_layernorm,
+                layer.post_attention_layernorm,
+                getattr(layer.self_attn, "q_norm", None),
+                getattr(layer.self_attn, "k_norm", None),
+            ):
+                row.append(0 if norm is None else self._float(norm.weight))
+            rows.append([*row, window or 0, int(rotates)])
+        self._blocks = torch.tensor(rows, dtype=torch.int64)
+        self._head = self._linear(model.lm_head)
+        self._norm = self._float(model.model.norm.weight)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held besides the model's own."""
+        return sum(kept.nbytes for kept in self._kept)
+
+    def new_cache(self, capacity: int) -> Cache:
+        return Cache(layers=[BufferLayer(capacity) for _ in self.layers])
+
+    def run(self, ids: Tensor, cache: Cache, *, starts: Sequence[int] | None = None, keep: int = 1) -> Tensor:
+        if starts is not None and not any(starts):
+            starts = None
+        self._reach(cache.get_seq_length() + ids.shape[1])
+        begins = None if starts is None else torch.tensor(starts)
+        if ids.numel() <= STEP_TOKENS:
+            return self._step(ids, cache, begins, keep)
+        return self._prefill(ids, cache, begins, keep)
+
+    def _step(self, ids: Tensor, cache: Cache, starts: Tensor | None, keep: int) -> Tensor:
+        """All layers in one native call."""
+        config = self.model.config
+        batch, tokens = ids.shape
+        past = cache.get_seq_length()
+        table = []
+        for layer in cache.layers:
+            keys, values = layer.reserve(batch, tokens, config.num_key_value_heads, self.dim, self.model.dtype)
+            table.append((keys.data_ptr(), values.data_ptr(), *keys.stride()[:3]))
+        cached = torch.tensor(table, dtype=torch.int64)
+        ids = ids.contiguous()
+        logits = torch.empty(batch, keep, self._head[3], dtype=torch.float32)
+        kind = native.TYPES[self.model.dtype]
+        native.step(
+            kind,
+            native.TYPES[torch.int8] if self.int8 else kind,
+            (
+                self._blocks.data_ptr(),
+                self._norm,
+                self.model.model.embed_tokens.weight.data_ptr(),
+                self._cos.data_ptr(),
+                self._sin.data_ptr(),
+            ),
+            (
+                len(self.layers),
+                config.hidden_size,
+                config.num_attention_heads,
+                config.num_key_value_heads,
+                self.dim,
+                config.intermediate_size,
+                self._cos.shape[1],
+            ),
+            config.rms_norm_eps,
+            self.layers[0].self_attn.scaling,
+            tuple(self._head[:3]),
+            tuple(self._head[3:]),
+            cached.data_ptr(),
+            (ids.data_ptr(), 0 if starts is None else starts.data_ptr(), logits.data_ptr()),
+            (batch, tokens, past, keep),
+        )
+        return logits
+
+    def _prefill(self, ids: Tensor, cache: Cache, starts: Tensor | None, keep: int) -> Tensor:
+        """Layer by layer: the model's own modules, and the native attention."""
+        batch, tokens = ids.shape
+        past = cache.get_seq_length()
+        columns = torch.arange(past, past + tokens)
+        positions = (columns[None] - (0 if starts is None else starts[:, None])).clamp(min=0)
+        dtype = self.model.dtype
+        cos, sin = self._cos[positions].to(dtype)[:, None], self._sin[positions].to(dtype)[:, None]
+        x = self.model.model.embed_tokens(ids)
+        for layer, window, rotates, held in zip(self.layers, self.windows, self.rotates, cache.layers, strict=True):
+            own = layer.self_attn
+            h = layer.input_layernorm(x)
+            q, k, v = (p(h).view(batch, tokens, -1, self.dim) for p in (own.q_proj, own.k_proj, own.v_proj))
+            if hasattr(own, "q_norm"):
+                q, k = own.q_norm(q), own.k_norm(k)
+            q, k = q.transpose(1, 2), k.transpose(1, 2)
+            if rotates:
+                q, k = rotated(q, cos, sin), rotated(k, cos, sin)
+            keys, values = held.update(k, v.transpose(1, 2))
+            out, _ = attention(q, keys, values, window=window, scale=own.scaling, starts=starts)
+            x = x + own.o_proj(out.transpose(1, 2).reshape(batch, tokens, -1))
+            h = layer.post_attention_layernorm(x)
+            x = x + layer.mlp.down_proj(silu(layer.mlp.gate_proj(h)).mul_(layer.mlp.up_proj(h)))
+        logits: Tensor = self.model.lm_head(self.model.model.norm(x[:, -keep:]))
+        return logits
+
+    def _reach(self, positions: int) -> None:
+        """Make the angles' table long enough; cos and sin are rounded as the model rounds them."""
+        if positions <= len(self._cos):
+            return
+        ids = torch.arange(max(positions, 2 * len(self._cos), 1024))[None]
+        cos, sin = self.model.model.rotary_emb(torch.empty(1, dtype=self.model.dtype), ids)
+        self._cos, self._sin = cos[0].float().contiguous(), sin[0].float().contiguous()
+
+    def _linear(self, linear: nn.Linear) -> list[int]:
+        """The native `Linear`: addresses of weights, scales and bias, and the shape."""
+        bias = 0 if linear.bias is None else self._float(linear.bias)
+        if not self.int8:
+            return [linear.weight.data_ptr(), 0, bias, *linear.weight.shape]
+        weights, scales = packed(linear.weight)
+        self._kept += [weights, scales]
+        return [weights.data_ptr(), scales.data_ptr(), bias, *linear.weight.shape]
+
+    def _float(self, x: Tensor) -> int:
+        x = x.detach().float().contiguous()
+        self._kept.append(x)
+        return x.data_ptr()
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def packed(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix [out, in] as int8: values + 128 as uint8 [out / 16, in / 4, 16, 4] and scales [out / 16, in / 64, 16],
+    zeros up to whole blocks of rows and groups of columns."""
+    w = weight.detach().float()
+    w = nn.functional.pad(w, (0, -w.shape[1] % GROUP, 0, -w.shape[0] % BLOCK))
+    groups = w.view(w.shape[0], -1, GROUP)
+    scales = groups.abs().amax(-1) / 127
+    values = (groups / scales.clamp(min=1e-30)[..., None]).round_().add_(128).to(torch.uint8)
+    values = values.view(w.shape[0] // BLOCK, BLOCK, -1, 4).transpose(1, 2).contiguous()
+    return values, scales.view(w.shape[0] // BLOCK, BLOCK, -1).transpose(1, 2).contiguous()
