@@ -273,7 +273,7 @@ class Engine:
         return results
 
     def _score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, ...]]:
-        """One batch: a shared beginning runs once, the rest padded on the right, scores only from where they are wanted.
+        """One batch: a shared beginning runs once, the rest padded on the right; scores from where they are wanted.
 
         What stands behind a text is never seen by it, so padding there needs no mask.
         """

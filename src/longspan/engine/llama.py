@@ -8,7 +8,7 @@ attention. Both write the same cache. The model itself is not changed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +54,7 @@ def head_dim(config: Any) -> int:
 def window_of(layer: nn.Module, config: Any) -> int | None:
     """How many keys a layer's queries see, or None for all."""
     if hasattr(layer.self_attn, "sliding_window"):
-        window: int | None = layer.self_attn.sliding_window
-        return window
+        return cast("int | None", layer.self_attn.sliding_window)
     return getattr(config, "sliding_window", None) if type(layer).__name__ == "MistralDecoderLayer" else None
 
 
