@@ -7,6 +7,7 @@ and says so: its name begins with `simulated:`. From what stands in the prompt, 
 - access codes ("The access code of the old mill is 1234567"; one or several asked for),
 - RULER's needles ("One of the numbers that were noted for sad-car is: 1234567"; one or several keys, all values),
 - variables ("LET ABC = 12345", "LET DEF = ABC"; "Which variables hold the value 12345?"),
+- the end of a chain ("What value does the variable DEF hold?"),
 - counts ("How many times is the word tiger mentioned?").
 
 An answer restates the facts it rests on, so that answers can be read again where they are put together. As an agent
@@ -80,13 +81,14 @@ VARIABLES = (
     re.compile(r"\bwhich variables hold the value (\d+)", re.I),
     re.compile(r"\bLET (\w+) = (\w+)"),
 )
+VALUES = re.compile(r"\bwhat value does the variable (\w+) hold", re.I)
 COUNTS = re.compile(r"\bhow many times (?:is|does|do|are) (?:the word )?[\"“']?([\w-]+)[\"”']? \w+[^?\n]*\?", re.I)
 ABSENT = re.compile(r"(?:reply|answer) with exactly ([A-Z][A-Z ]*[A-Z])\b")
 IF_SURE = re.compile(r"\bnot enough to be sure\b")
 YES_OR_NO = re.compile(r"\bReply with yes(?:, maybe)? or no\b")
 CLARIFYING = re.compile(r"\bAsk one short question\b")
 ONE_A_LINE = re.compile(r"\bone a line\b")
-WORD_FOR_WORD = re.compile(r"\bword for word\b", re.I)
+WORD_FOR_WORD = re.compile(r"\bword for word\b|\bsays that helps\b", re.I)
 
 
 class SimulatedLLM:
@@ -166,7 +168,10 @@ class SimulatedLLM:
             right = chance.random() < self.profile.curve(tokens)
             prompt = "\n".join(message["content"] for message in messages)
             error = None if right else chance
-            text = choose(prompt, schema, error) if schema is not None else answer(prompt, error, chance)
+            if schema is not None:
+                text = choose(prompt, schema, error)
+            else:
+                text = shell(prompt, error) if SHELL.search(prompt) else answer(prompt, error, chance)
             text, written, cut = self._cut(text, max_tokens)
             usage = Usage(1, tokens, written, seconds=time.perf_counter() - begin)
             completion = Completion(text, usage, "length" if cut else "stop")
@@ -265,6 +270,16 @@ def variables(text: str, question: re.Match[str], error: random.Random | None) -
     return Reading([f"LET {name} = {value}." for name, value in held.items()], " ".join(names))
 
 
+def values(text: str, question: re.Match[str], error: random.Random | None) -> Reading:
+    held = dict(VARIABLES[1].findall(text))
+    value = resolved(question[1], held)
+    if error:
+        value = another(value if value.isdigit() else "00000", error)
+    chain = queries("values", text, question)  # what the question leads to: other variables are not known to matter
+    facts = [f"LET {name} = {held[name]}." for name in chain if name in held]
+    return Reading(facts, f"The variable {question[1]} holds {value}." if value.isdigit() else "")
+
+
 def resolved(name: str, held: dict[str, str]) -> str:
     """The value at the end of a chain of assignments; a circle ends where it begins."""
     seen = set()
@@ -296,6 +311,7 @@ QUESTIONS = {
     "needles": NEEDLES[0],
     "many needles": MANY_NEEDLES,
     "variables": VARIABLES[0],
+    "values": VALUES,
     "counts": COUNTS,
 }
 READERS: dict[str, Reader] = {
@@ -304,6 +320,7 @@ READERS: dict[str, Reader] = {
     "needles": needles,
     "many needles": needles,
     "variables": variables,
+    "values": values,
     "counts": counts,
 }
 
@@ -326,7 +343,7 @@ def choose(prompt: str, schema: dict[str, Any], error: random.Random | None) -> 
 
 
 # What a planner's menu calls the kind of question.
-MENU = {"variables": "multi_hop", "counts": "aggregate"}
+MENU = {"variables": "multi_hop", "values": "multi_hop", "counts": "aggregate"}
 
 
 # -- as an agent -------------------------------------------------------------------------------------------------------
@@ -368,7 +385,9 @@ def act(prompt: str, actions: set[str], error: random.Random | None) -> dict[str
     if "keep" in actions:
         for number, line in shown.items():
             if wanted(kind, known + "\n" + line, question) > wanted(kind, known, question):
-                return {"action": "keep", "line": int(number)}
+                facts = READERS[kind](known + "\n" + line, question, None).facts
+                quote = next((fact for fact in facts if fact in line and fact not in known), "")
+                return {"action": "keep", "line": int(number), "quote": quote[:200]}
     if "compress" in actions and "search" not in actions and (turn := NOW.findall(prompt)):
         return _compressed(prompt, kind, known, question, turn)
     missing = [query for query in queries(kind, known, question) if query not in tried]
@@ -376,15 +395,43 @@ def act(prompt: str, actions: set[str], error: random.Random | None) -> dict[str
         return {"action": "search", "query": missing[0][:200]}
     if "recall" in actions and (index := ARCHIVED.search(prompt)):
         names = [line.partition(":")[0] for line in index[1].splitlines() if ":" in line]
-        lacking = any(query in index[1] for query in lacked(kind, known, question))
-        if lacking and (left := [name for name in names if name not in RECALLED.findall(prompt)]):
-            return {"action": "recall", "name": left[0][:60], "page": 1}
+        left = [name for name in names if name not in RECALLED.findall(prompt)]
+        lines = dict(line.partition(":")[::2] for line in f"{index[1]}\n{known}".splitlines() if ":" in line)
+        for query in lacked(kind, known, question):
+            telling = [name for name, about in lines.items() if query in about and name not in RECALLED.findall(prompt)]
+            folded = [name for name in left if name.startswith("index-")]
+            if telling or folded:
+                return {"action": "recall", "name": (telling or folded)[0][:60], "page": 1}
     return _said(kind, known, question)
+
+
+SHELL = re.compile(r"\bfiles in the folder (\S+) .*Reply with one command in a block", re.DOTALL)
+RAN = re.compile(r"^grep -rnoP '\.\{0,120\}\\b(.*?)\\b", re.MULTILINE)
+OUTPUT_LINE = re.compile(r"^(\S+?:\d+):(.*)$", re.MULTILINE)
+
+
+def shell(prompt: str, error: random.Random | None) -> str:
+    """The next command of an agent with a shell, or its answer with the lines that it rests on; decided as in `act`."""
+    kind, question = last_question(prompt)
+    place = SHELL.search(prompt)
+    if kind is None or question is None or place is None:
+        return "ANSWER: NONE"
+    known = prompt.replace(question[0], " ")
+    tried = set(RAN.findall(prompt))
+    missing = ["something else"] if error else [q for q in queries(kind, known, question) if q not in tried]
+    if missing:
+        word = re.sub(r"[^\w -]", ".", missing[0])
+        return f"```sh\ngrep -rnoP '.{{0,120}}\\b{word}\\b.{{0,120}}' {place[1]} | head -20\n```"
+    said = _said(kind, known, question)["text"]
+    words = re.findall(r"\w+", said)
+    telling = [word for word in words if word.isupper() or word.isdigit()]
+    rests = [where for where, line in OUTPUT_LINE.findall(known) if any(word in line for word in telling)]
+    return " ".join([f"ANSWER: {said}", *(f"[{where}]" for where in dict.fromkeys(rests))])
 
 
 def _said(kind: str, known: str, question: re.Match[str]) -> dict[str, Any]:
     found = READERS[kind](known, question, None)
-    return {"action": "answer", "text": (found.reply or " ".join(found.facts) or "NONE")[:800]}
+    return {"action": "answer", "text": (found.reply or " ".join(found.facts) or "NONE")[:2_000]}
 
 
 def _compressed(prompt: str, kind: str, known: str, question: re.Match[str], turns: list[str]) -> dict[str, Any]:
@@ -400,6 +447,8 @@ def wanted(kind: str, known: str, question: re.Match[str]) -> int:
     if kind == "variables":
         held = dict(VARIABLES[1].findall(known))
         return sum(resolved(name, held) == question[1] for name in held)
+    if kind == "values":
+        return len(queries(kind, known, question))
     return len(READERS[kind](known, question, None).facts)
 
 
@@ -408,6 +457,11 @@ def queries(kind: str, known: str, question: re.Match[str]) -> list[str]:
     if kind == "variables":
         held = dict(VARIABLES[1].findall(known))
         return [question[1], *(name for name in held if resolved(name, held) == question[1])]
+    if kind == "values":
+        held, chain = dict(VARIABLES[1].findall(known)), [question[1]]
+        while chain[-1] in held and held[chain[-1]] not in chain:
+            chain.append(held[chain[-1]])
+        return chain
     return lacked(kind, known, question)
 
 
@@ -421,4 +475,7 @@ def lacked(kind: str, known: str, question: re.Match[str]) -> list[str]:
         return [key for key in re.split(r",? and |, ", question[1]) if key not in facts]
     if kind == "variables":
         return [] if question[1] in facts else [question[1]]
+    if kind == "values":
+        end = queries(kind, known, question)[-1]
+        return [] if end.isdigit() else [end]
     return [] if facts else [question[0]]

@@ -43,7 +43,7 @@ class Say(Action):
     """End with the answer; NONE if the text does not hold it."""
 
     action: Literal["answer"]
-    text: Annotated[str, Field(max_length=800)]
+    text: Annotated[str, Field(max_length=2_000)]
 
 
 def protocol(*actions: type[Action]) -> type[BaseModel]:

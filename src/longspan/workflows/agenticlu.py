@@ -185,7 +185,7 @@ class Clarifications:
         """The question itself, answered from what it points back to."""
         with span("root", "workflow", self.question):
             paragraphs = await self._point_back(self.question)
-            answer = await self._reply(ANSWER, self.out, question=self.question, text=self._text(paragraphs))
+            answer = await self._reply(ANSWER, self.out, question=self.question, text=self.text(paragraphs))
             self._root = Node(self.question, paragraphs, answer, answer, await self._done(answer))
         self.judge()
         return self._root
@@ -211,7 +211,7 @@ class Clarifications:
     async def _step(self, parent: Node, clarification: str) -> Node:
         with span("step", "workflow", clarification) as step:
             paragraphs = await self._point_back(clarification)
-            text = self._text(paragraphs)
+            text = self.text(paragraphs)
             found = await self._reply(ANSWER, self.out, question=clarification, text=text)
             node = Node(clarification, paragraphs, found, "", False, parent)
             node.answer = await self._reply(CONCLUDE, self.out, question=self.question, text=text, chain=_chain(node))
@@ -256,7 +256,8 @@ class Clarifications:
             return False
         return (await self._reply(DONE, 4, question=self.question, answer=answer)).lower().startswith("yes")
 
-    def _text(self, paragraphs: Sequence[int]) -> str:
+    def text(self, paragraphs: Sequence[int]) -> str:
+        """The paragraphs of these numbers, as a prompt shows them."""
         return "\n…\n".join(self.atoms.text(self.parts[at]) for at in paragraphs)
 
     # -- what an answer is worth ---------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import shlex
 import tempfile
 from pathlib import Path
 
-from longspan.corpus import Corpus, Document
+from longspan.corpus import Corpus, Document, sentences
 from longspan.errors import LongspanError
 from longspan.llm import LLM, Message
 from longspan.registry import register
@@ -31,7 +31,8 @@ from longspan.workflows.budget import Budget, latest
 from longspan.workflows.generate import REFUSAL
 from longspan.workflows.sandbox import Limits
 from longspan.workflows.session import Session
-from longspan.workflows.support import searched
+from longspan.workflows.support import SUPPORTED, searched
+from longspan.workflows.words import STOP, coverage, stems
 
 SYSTEM = """\
 You answer a question about the text files in the folder {folder} ({shape}). You cannot see them: look at them with
@@ -53,6 +54,7 @@ TURNS = 24
 REPLY_TOKENS = 384
 OUTPUT = 3_000  # characters of an output that the model sees
 LINES = 12  # of one place that is quoted at most
+LONG = 1_200  # characters of a quote from which on it is narrowed to sentences
 AGENT_SECONDS = 1_800.0  # for an agent of the user's own, where the budget has no seconds
 
 _COMMAND = re.compile(r"```(?:sh|bash|shell)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -185,13 +187,31 @@ def _cited(text: str, documents: dict[str, Document]) -> tuple[str, list[Citatio
         span_of = _lines(document, first, last)
         if span_of is None:
             return ""
-        key = (document.id, *span_of)
-        if key not in numbers:
-            numbers[key] = len(numbers) + 1
-            citations.append(Citation.of(document, *span_of, 1.0))
-        return f"[{numbers[key]}]"
+        marks = []
+        for begin, end in _narrowed(document, *span_of, _PLACE.sub("", text)):
+            key = (document.id, begin, end)
+            if key not in numbers:
+                numbers[key] = len(numbers) + 1
+                citations.append(Citation.of(document, begin, end, 1.0))
+            marks.append(f"[{numbers[key]}]")
+        return "".join(marks)
 
     return re.sub(r" +", " ", _PLACE.sub(numbered, text)).strip(), citations
+
+
+def _narrowed(document: Document, begin: int, end: int, answer: str) -> list[tuple[int, int]]:
+    """A quote as it is, or, of a line that is as long as a chapter, the sentences that carry the answer's claims."""
+    if end - begin <= LONG:
+        return [(begin, end)]
+    found: dict[tuple[int, int], None] = {}
+    inside = [(unit.start, unit.end) for unit in sentences(document.text, begin, end)]
+    present = [stems(document.text[first:last]) for first, last in inside]
+    for claim in re.split(r"(?<=[.!?])\s+", answer):
+        weights = {stem: 1.0 for stem in stems(claim) if stem not in STOP}
+        shares = [coverage(weights, words) for words in present]
+        if weights and max(shares) >= SUPPORTED:
+            found[inside[shares.index(max(shares))]] = None
+    return list(found) or [(begin, begin + LONG)]
 
 
 def _lines(document: Document, first: int, last: int) -> tuple[int, int] | None:

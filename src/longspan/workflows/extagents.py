@@ -117,8 +117,6 @@ class Team:
         self.holds = room_beside(prompt, llm, settings.max_tokens)  # tokens of findings to reason on
         self.parts = leaves(atoms, min(leaf_tokens(llm, everything=True), room - self.share))
         self.agents = self.parts
-        if len(self.parts) > AGENTS and kind_of(question) not in WHOLE:
-            self.agents = [part for part, _ in promising([question], self.parts, atoms, AGENTS)]
         self.weights = atoms.rarity(question)
         self.waits = 0  # calls that had to wait for one another
         self.unread = 0
@@ -160,6 +158,9 @@ class Team:
     async def _seek(self, shared: Sequence[Found], rounds: int) -> list[Found]:
         """All agents once, at the same time."""
         told = "\n".join(each.text for each in shared)
+        if len(self.parts) > AGENTS and kind_of(self.question) not in WHOLE:
+            words = f"{self.question} {told}"  # what was found leads to other parts
+            self.agents = [part for part, _ in promising([words], self.parts, self.atoms, AGENTS)]
         done = 0
 
         async def one(part: Part) -> Found | None:

@@ -18,7 +18,7 @@ paper's, the names of actions and slots and their sizes are ours):
 
 - actions are JSON objects; a model of this machine cannot write anything else (`engine.grammar`), another is asked once
   more, and a second failure is counted.
-- Findings are lines of the text, copied by the program: no fact comes from the model's own words, and each has its
+- Findings are words of the text, copied by the program: no fact comes from the model's own words, and each has its
   place. Findings beyond the slot's size stay as numbers that can be read again.
 - The same action on the same register is told to the model, a third time ends the run.
 """
@@ -55,10 +55,11 @@ class Plan(Action):
 
 
 class Keep(Action):
-    """Copy the line of this number from the observation to the findings."""
+    """Copy words of the observation's line of this number to the findings, exactly; the whole line for an empty quote."""
 
     action: Literal["keep"]
     line: LineNumber
+    quote: Short
 
 
 class Judge(Action):
@@ -103,16 +104,16 @@ class Register:
 
     question: str
     plan: list[tuple[str, str]] = field(default_factory=list)  # subgoal, open | done | failed
-    findings: list[int] = field(default_factory=list)  # numbers of lines, in the order they were kept
+    findings: dict[int, str] = field(default_factory=dict)  # by their line's number, in the order they were kept
     searches: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     observation: str = "nothing yet"
 
-    def shown(self, text: Lines, llm: LLM, bound: int) -> str:
+    def shown(self, llm: LLM, bound: int) -> str:
         """The register as the model sees it."""
         kept: list[str] = []
-        for at in reversed(self.findings):
-            line = f"[{at}] {text.text(at)}"
+        for at, quote in reversed(self.findings.items()):
+            line = f"[{at}] {quote}"
             bound -= llm.count_tokens(line) + 1
             kept.append(line if bound >= 0 else f"[{at}] (read {at} to see it)")
         plan = [f"{number}. [{state}] {goal}" for number, (goal, state) in enumerate(self.plan, 1)]
@@ -142,11 +143,12 @@ class Register:
                 self.observation = text.search(query)
             case Read(line=line):
                 self.observation = text.read(line)
-            case Keep(line=line):
+            case Keep(line=line, quote=quote):
                 if f"[{line}] " not in self.observation:
                     self.remarks.append(f"line {line} is not in the observation: nothing was kept")
-                elif line not in self.findings:
-                    self.findings.append(line)
+                else:
+                    whole = text.text(line)
+                    self.findings[line] = quote if quote.strip() and quote in whole else whole
             case Judge(subgoal=number, outcome=outcome):
                 if number > len(self.plan):
                     self.remarks.append(f"there is no subgoal {number}")
@@ -155,7 +157,7 @@ class Register:
             case Remark(text=remark):
                 self.remarks.append(flat(remark))
             case Drop(line=line):
-                self.findings = [at for at in self.findings if at != line]
+                self.findings.pop(line, None)
 
 
 @register("workflow", "laser", systems=("laser",))
@@ -184,7 +186,7 @@ async def _steps(state: Register, lines: Lines, llm: LLM, settings: Settings) ->
         return f"Laser: {sum(done.values())} actions, at most {longest} tokens in the window.{failed}{end}"
 
     for step in range(STEPS):
-        shown = state.shown(lines, llm, findings)
+        shown = state.shown(llm, findings)
         messages: Sequence[Message] = [
             Message(role="system", content=SYSTEM),
             Message(role="user", content=shown),
@@ -206,7 +208,7 @@ async def _steps(state: Register, lines: Lines, llm: LLM, settings: Settings) ->
             times = sum(count for (what, _), count in done.items() if what == action.model_dump_json())
             if isinstance(action, Say):
                 return action.text, note()
-            before = (list(state.plan), list(state.findings), state.observation)
+            before = (list(state.plan), dict(state.findings), state.observation)
             state.apply(action, lines)
             here.output = state.observation
             if times > 1 and before == (state.plan, state.findings, state.observation):

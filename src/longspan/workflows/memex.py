@@ -170,7 +170,12 @@ class Window:
         return said
 
     def pressed(self) -> bool:
+        """Whether it is time to compress."""
         return bool(self.turns) and self._tokens(self.messages()) > PRESSURE * self.budget
+
+    def pressed_by(self, text: str) -> bool:
+        """Whether the window would exceed its budget with this text too."""
+        return self._tokens(self.messages()) + self.llm.count_tokens(text) + 2 * MESSAGE > self.budget
 
     def _tokens(self, said: Sequence[Message]) -> int:
         return sum(self.llm.count_tokens(message["content"]) + MESSAGE for message in said) + TEMPLATE
