@@ -26,6 +26,7 @@ WIDTHS = (1, 2, 4, 8)
 TASKS = ("ruler-qa-1", "ruler-qa-2")
 LENGTH = 8_192
 SAMPLES, QUICK_SAMPLES = 6, 1
+ENOUGH = 30  # questions from which on no difference is one
 WAYS = {"tree": "an answer of the tree", "sampled": "as many samples without clarifying"}
 
 
@@ -40,7 +41,8 @@ def judge(seeds: Sequence[Figures]) -> Verdict:
         f"{one[1]:.2f}), of as many samples without clarifying in {sums[f'right sampled {widest}']:g} (to "
         f"{sampled[1]:.2f})"
     )
-    if tree[1] < sampled[0] or sums[f"right tree {widest}"] <= sums[f"right tree {narrowest}"]:
+    flat = of >= ENOUGH and sums[f"right tree {widest}"] <= sums[f"right tree {narrowest}"]
+    if tree[1] < sampled[0] or flat:
         return Verdict("does not hold at this scale", sentence(said))
     if tree[0] > one[1] and sums[f"right tree {widest}"] > sums[f"right sampled {widest}"]:
         return Verdict("holds", sentence(said))
@@ -76,8 +78,8 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
     ),
     criterion=(
         "Holds if the widest tree is surely right more often than one clarification (Wilson, 95 %, over all seeds) and "
-        "more often than as many samples. Does not hold if width adds nothing, or the samples are surely right more "
-        "often. Else inconclusive."
+        "more often than as many samples. Does not hold if width adds nothing over 30 questions or more, or the "
+        "samples are surely right more often. Else inconclusive."
     ),
     judge=judge,
     plot=plot,

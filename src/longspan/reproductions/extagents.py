@@ -166,7 +166,7 @@ def _real(run: Run) -> Figures:
         if not kept.is_file():
             run.tell(f"{length} tokens, SmolLM2")
             found = dict.fromkeys(("real of", "real right agents", "real right alone"), 0.0)
-            for depth in (0.5,) if run.quick else (0.1, 0.5, 0.9):
+            for depth in (0.5,) if run.quick else (0.2, 0.8):
                 sample = one(length, depth, 1, "real", f"{run.seed}-0", counter("smollm2"))
                 metadata = sample.metadata or {}
                 begin, end = metadata["context"]

@@ -55,7 +55,7 @@ class Plan(Action):
 
 
 class Keep(Action):
-    """Copy words of the observation's line of this number to the findings, exactly; the whole line for an empty quote."""
+    """Copy words of the observation's line of this number to the findings, exactly; for an empty quote the line."""
 
     action: Literal["keep"]
     line: LineNumber
