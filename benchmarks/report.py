@@ -12,13 +12,12 @@ import argparse
 import io
 import math
 import random
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from longspan.evaluation.provider import peak_bytes
 from longspan.evaluation.rows import Row
 
 SPECS = {  # spec: skill, length by which half of it is lost, window, seconds per 1 000 tokens
@@ -151,8 +150,8 @@ def main() -> None:
 
 
 def peak() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / (1e6 if sys.platform == "darwin" else 1e3)
+    """Megabytes. Not ru_maxrss, which begins at what the parent process had."""
+    return peak_bytes() / 1e6
 
 
 if __name__ == "__main__":

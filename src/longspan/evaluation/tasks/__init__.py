@@ -11,6 +11,7 @@ from longspan.evaluation.tasks import (  # noqa: F401 - they register themselves
     passkey,
     perplexity,
     ruler,
+    ruler_lm_eval,
     sparse_frontier,
 )
 
