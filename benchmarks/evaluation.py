@@ -3,9 +3,9 @@
     python benchmarks/evaluation.py [--out docs/results/evaluation-speed.json]
 
 - *sample*: seconds to make one RULER sample of 128K tokens, the first one of a process apart (it encodes the text).
-- *harness*: a heat map of 20 cells up to 8K: wall time of `longspan eval`, less the loading of the model and the seconds
-  in which it was busy, over these. The same prompts go to lm-eval's own runner over the same weights in transformers,
-  where lm-eval is installed.
+- *harness*: a heat map of 20 cells up to 8K: wall time of `longspan eval`, less the loading of the model and the
+  seconds in which it was busy, over these. The same prompts go to lm-eval's own runner over the same weights in
+  transformers, where lm-eval is installed.
 - *report*: seconds and memory of tables and page over 10 000 answers (benchmarks/report.py).
 """
 
