@@ -472,3 +472,53 @@ def test_the_estimate_is_seldom_below_what_a_tokenizer_counts() -> None:
 def test_prices_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match="are no prices: write INPUT,OUTPUT"):
         Prices.parse(text)
+
+
+# -- tools -------------------------------------------------------------------------------------------------------------
+
+ACTIONS = {
+    "type": "object",
+    "properties": {"do": {"anyOf": [{"$ref": "#/$defs/Search"}, {"$ref": "#/$defs/Stop"}]}},
+    "required": ["do"],
+    "$defs": {
+        "Search": {
+            "type": "object",
+            "description": "Search the text.",
+            "properties": {"action": {"const": "search"}, "query": {"type": "string"}},
+            "required": ["action", "query"],
+        },
+        "Stop": {"type": "object", "properties": {"action": {"const": "stop"}}, "required": ["action"]},
+    },
+}
+
+
+def called(name: str, *pieces: str) -> Reply:
+    """A stream that calls a tool, its arguments in pieces, as servers send it."""
+
+    async def stream() -> AsyncIterator[str]:
+        first = {"index": 0, "id": "call_1", "type": "function", "function": {"name": name, "arguments": ""}}
+        deltas: list[dict[str, Any]] = [{"tool_calls": [first]}]
+        deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in pieces]
+        for delta in deltas:
+            yield event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+        yield event({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+        yield "data: [DONE]\n\n"
+
+    return events(stream)
+
+
+def test_actions_go_out_as_tools_and_a_call_comes_back_as_the_reply(server: Server) -> None:
+    server.answer(called("search", '{"que', 'ry": "mill"}'))
+    assert json.loads(said(server, schema=ACTIONS).text) == {"do": {"action": "search", "query": "mill"}}
+    [body] = server.requests
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["search", "stop"]
+    assert body["tools"][0]["function"]["parameters"]["required"] == ["query"]
+    assert body["tool_choice"] == "required" and "response_format" not in body
+
+
+def test_a_server_without_tools_is_given_the_schema(server: Server) -> None:
+    refused = failure(400, "tools are not supported")
+    server.answer(refused, chunks('{"do": {"action": "stop"}}'))
+    assert said(server, schema=ACTIONS).text == '{"do": {"action": "stop"}}'
+    assert "tools" not in server.requests[-1]
+    assert server.requests[-1]["response_format"]["json_schema"]["schema"] == ACTIONS

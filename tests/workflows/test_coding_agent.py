@@ -128,3 +128,27 @@ def test_an_agent_of_the_users_own_gets_folder_and_question(monkeypatch: pytest.
     monkeypatch.setenv("LONGSPAN_AGENT", "no-such-agent {folder}")
     with pytest.raises(LongspanError, match="cannot be run"):
         asked(Scripted())
+
+
+WHERE = next(number for number, line in enumerate(MANUAL.splitlines(), 1) if "36 months" in line)
+
+
+def test_commands_as_tools() -> None:
+    """A model that calls tools is offered two; its calls come as replies that the protocol's schema reads."""
+    replies = iter(
+        [
+            '{"do": {"action": "run", "command": "grep -rn warranty /corpus"}}',
+            f'{{"do": {{"action": "answer", "text": "36 months [/corpus/manual.txt:{WHERE}]"}}}}',
+        ]
+    )
+    llm = Scripted(lambda prompt: next(replies))
+    llm.tools = True  # type: ignore[attr-defined]
+    answer = asked(llm)
+    assert answer.text == "36 months [1]" and "36 months" in answer.citations[0].quote
+    assert "lasts 36 months" in llm.prompts[1]
+
+
+def test_a_model_that_was_to_call_tools_and_writes_is_read_as_text() -> None:
+    llm = Scripted(f"ANSWER: 36 months [/corpus/manual.txt:{WHERE}]")
+    llm.tools = True  # type: ignore[attr-defined]
+    assert asked(llm).text == "36 months [1]"

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from longspan.errors import LongspanError, UsageError
 from longspan.llm.protocol import Call, Completion, Message, OffSchema, Sampling, note
+from longspan.llm.tools import reply_of, tools_of
 from longspan.surrogates import replace_surrogates
 from longspan.trace import Usage
 
@@ -69,6 +70,7 @@ class Dialect:
     limit: str = "max_tokens"
     schema: str = "json_schema"
     usage: bool = True
+    tools: bool = True  # actions go out as tools
 
     def after(self, complaint: str) -> Dialect | None:
         """The spelling to try next, or None where the complaint is about something else."""
@@ -76,6 +78,8 @@ class Dialect:
             return replace(self, limit="max_completion_tokens")
         if "stream_options" in complaint and self.usage:
             return replace(self, usage=False)
+        if "tool" in complaint and self.tools:
+            return replace(self, tools=False)
         if re.search("response_format|json_schema|json_object", complaint) and self.schema != "prompt":
             return replace(self, schema="json_object" if self.schema == "json_schema" else "prompt")
         return None
@@ -93,6 +97,7 @@ class EndpointLLM:
     """Chats with `name` at `base_url` (default: `$OPENAI_BASE_URL`, else the SDK's own), key from `$OPENAI_API_KEY`."""
 
     reader = "generate"
+    tools = True  # schemas of actions go out as tools, where the server takes them
 
     def __init__(
         self, name: str, *, base_url: str | None = None, prices: Prices | None = None, window: int | None = None
@@ -262,7 +267,10 @@ class EndpointLLM:
         request["extra_body"] = {name: value for name, value in extra.items() if value is not None}
         if stop:
             request["stop"] = list(stop)
-        if schema is not None:
+        offered = tools_of(schema) if dialect.tools else None
+        if offered:
+            request["tools"], request["tool_choice"] = offered, "required"
+        elif schema is not None:
             if dialect.schema == "json_schema":
                 request["response_format"] = {
                     "type": "json_schema",
@@ -292,6 +300,7 @@ class EndpointLLM:
             stream: AsyncIterator[Any] = await client.chat.completions.create(**request)
         counted: Any = None
         reason: str | None = None
+        called = ["", ""]  # the first tool's name and arguments
         try:
             async for chunk in stream:
                 counted = getattr(chunk, "usage", None) or counted
@@ -301,6 +310,10 @@ class EndpointLLM:
                         said.append(piece)
                         if on_text:
                             on_text(piece)
+                    for call in getattr(getattr(choice, "delta", None), "tool_calls", None) or ():
+                        if getattr(call, "index", 0) == 0 and (function := getattr(call, "function", None)):
+                            called[0] += getattr(function, "name", None) or ""
+                            called[1] += getattr(function, "arguments", None) or ""
                     reason = getattr(choice, "finish_reason", None) or reason
         except (httpx.HTTPError, openai.APIConnectionError, json.JSONDecodeError, UnicodeDecodeError) as error:
             why = type(error.__cause__ or error).__name__
@@ -308,6 +321,8 @@ class EndpointLLM:
                 f"{self._where()} stopped in the middle of its answer ({why}): ask again, or look at the server's log.",
                 "".join(said),
             ) from error
+        if called[0]:
+            said[:] = [reply_of(*called)]
         text = "".join(said)
         if reason is None and counted is None:
             if not said:

@@ -30,8 +30,8 @@ from longspan.reproductions.harness import Figures, Run, Verdict, reproduce
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FULL, QUICK = (8_192, 32_768, 131_072, 524_288), (32_768,)
-SAMPLES, QUICK_SAMPLES = 6, 2
+FULL, QUICK = (8_192, 32_768, 131_072), (32_768,)
+SAMPLES, QUICK_SAMPLES = 4, 2
 HOPS, OTHERS = 4, 20
 WAYS = {"agent": "commands over files", "retrieve": "one search, best passages", "alone": "cut off at the window"}
 

@@ -121,6 +121,7 @@ def _facts(question: str, corpus: Corpus, llm: LLM, workflow: str, settings: Set
         "reader": llm.reader,
         "tokenizer": llm.tokenizer_name,
         "scores": isinstance(llm, Scorer),
+        "tools": getattr(llm, "tools", False),
         "sources": ["-" if source in stdin else source for source in corpus.sources],
         "texts": texts_of(corpus),
         "settings": {

@@ -99,6 +99,7 @@ class Budgeted:
         self.effective_window = llm.effective_window
         self.reader = llm.reader
         self.tokenizer_name = llm.tokenizer_name
+        self.tools: bool = getattr(llm, "tools", False)
         self.count_tokens = llm.count_tokens
         self.count_batch = llm.count_batch
         self.prices = getattr(llm, "prices", None)

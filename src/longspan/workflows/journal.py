@@ -65,6 +65,7 @@ class Journalled:
         self.effective_window = llm.effective_window
         self.reader = llm.reader
         self.tokenizer_name = llm.tokenizer_name
+        self.tools: bool = getattr(llm, "tools", False)
         self.count_tokens = llm.count_tokens
         self.count_batch = llm.count_batch
         self._asked: Counter[str] = Counter()

@@ -33,6 +33,7 @@ class Replayed:
         self.effective_window: int = facts["effective_window"]
         self.reader: str = facts["reader"]
         self.tokenizer_name: str = facts["tokenizer"]
+        self.tools: bool = facts.get("tools", False)
         self.count_tokens = counter.count_tokens
         self.count_batch = counter.count_batch
         self._calls: dict[str, deque[Span]] = defaultdict(deque)
