@@ -145,7 +145,8 @@ struct Step {
   i64 batch = 0, tokens = 0, past = 0, keep = 0;   // columns in the cache before; last positions to score
   i64 hidden = 0, heads = 0, kv_heads = 0, dim = 0, inner = 0, rotary = 0;
   float eps = 0, scale = 1;
-  Type type = Type::f32, weights = Type::f32;      // of the cache and the embedding; of the matrices
+  Type type = Type::f32, weights = Type::f32;      // of the embedding; of the matrices
+  Type cached = Type::f32;                         // of keys and values
   float* logits = nullptr;                         // [batch, keep, vocabulary]
   int workers = 1;
 };

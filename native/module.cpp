@@ -70,7 +70,7 @@ Counts run(int level, int type, int kv_type, std::array<Address, 5> tensors, std
 }
 
 // What stays from step to step: Python writes `blocks` and the numbers of `shape` once a model.
-void run_step(int level, int type, int weights, std::array<Address, 5> model, std::array<i64, 7> shape, float eps,
+void run_step(int level, std::array<int, 3> types, std::array<Address, 5> model, std::array<i64, 7> shape, float eps,
               float scale, std::array<Address, 3> head, std::array<i64, 2> head_shape, Address cache,
               std::array<Address, 3> call, std::array<i64, 4> size, int workers) {
   Step s;
@@ -88,8 +88,9 @@ void run_step(int level, int type, int weights, std::array<Address, 5> model, st
   s.starts = at<i64>(call[1]);
   s.logits = at<float>(call[2]);
   std::tie(s.batch, s.tokens, s.past, s.keep) = std::tuple_cat(size);
-  s.type = static_cast<Type>(type);
-  s.weights = static_cast<Type>(weights);
+  s.type = static_cast<Type>(types[0]);
+  s.weights = static_cast<Type>(types[1]);
+  s.cached = static_cast<Type>(types[2]);
   s.workers = workers;
   const Level& chosen = level_by_index(level);
   nb::gil_scoped_release release;
@@ -99,7 +100,7 @@ void run_step(int level, int type, int weights, std::array<Address, 5> model, st
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.attr("INTERFACE") = 2;  // raised with the arguments below; native.py knows the same number
+  m.attr("INTERFACE") = 3;  // raised with the arguments below; native.py knows the same number
   m.def("levels", [] {
     std::vector<std::string> names;
     for (int i = 0; i < level_count(); ++i) names.emplace_back(level_at(i)->name);

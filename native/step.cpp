@@ -122,8 +122,8 @@ void step(const Level& level, const Step& s) {
         if (block.k_norm) level.norm(x, block.k_norm, s.dim, s.eps, x);
         if (block.rotates) rotate(x, cos, sin, s.rotary);
         const i64 at = b * cache.batch + h * cache.head + column * cache.token;
-        store(s.type, cache.k, at, x, s.dim);
-        store(s.type, cache.v, at, v + t * kvs + h * s.dim, s.dim);
+        store(s.cached, cache.k, at, x, s.dim);
+        store(s.cached, cache.v, at, v + t * kvs + h * s.dim, s.dim);
       }
     }
 
@@ -135,14 +135,14 @@ void step(const Level& level, const Step& s) {
     a.out = in.x;
     a.outs = {nullptr, s.tokens * in.ld, s.dim, in.ld};
     a.type = Type::f32;
-    a.kv_type = s.type;
+    a.kv_type = s.cached;
     a.batch = s.batch, a.heads = s.heads, a.kv_heads = s.kv_heads, a.queries = s.tokens;
     a.keys = s.past + s.tokens, a.dim = a.vdim = s.dim;
     a.causal = true;
     a.window = block.window;
     a.scale = s.scale;
     a.starts = s.starts;
-    a.degree = s.type == Type::f32 ? 5 : 3;
+    a.degree = s.cached == Type::f32 ? 5 : 3;
     a.workers = s.workers;
     decode(level, a);
     level.prepare(s.weights, in, n, qs);

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from longspan.errors import LongspanError, UsageError
-from longspan.llm import EndpointLLM, LocalLLM, Prices, open_llm
+from longspan.llm import EndpointLLM, LocalLLM, Prices, open_llm, open_local
 
 OWN = "http://127.0.0.1:1/v1"
 
@@ -78,3 +78,10 @@ def test_a_wrong_name_says_which_there_are(name: str) -> None:
     llm = open_llm(name)  # nothing is loaded yet
     with pytest.raises(LongspanError, match="`smollm2`, a hub id"):
         _ = llm.window
+
+
+def test_int8_is_a_method_of_the_spec() -> None:
+    llm = open_local("smollm2+int8")
+    assert (llm.name, llm.tokenizer_name) == ("smollm2+int8", "smollm2")
+    with pytest.raises(UsageError, match="no method 'yarn'"):
+        open_local("smollm2+yarn")

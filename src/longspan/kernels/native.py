@@ -25,7 +25,7 @@ try:
     _native = importlib.import_module("longspan.kernels._native")
 except ImportError:  # not built, or built for another machine
     _native = None
-INTERFACE = 2  # an editable installation may hold a build of older sources: that counts as none
+INTERFACE = 3  # an editable installation may hold a build of older sources: that counts as none
 if _native is not None and getattr(_native, "INTERFACE", None) != INTERFACE:
     _native = None
 
@@ -187,8 +187,7 @@ def attention(
 
 
 def step(
-    kind: int,
-    weights: int,
+    types: tuple[int, int, int],
     model: tuple[int, ...],
     shape: tuple[int, ...],
     eps: float,
@@ -199,9 +198,12 @@ def step(
     call: tuple[int, ...],
     size: tuple[int, ...],
 ) -> None:
-    """One step of a Llama-like model; `longspan.engine.llama` knows what the addresses and numbers are."""
+    """One step of a Llama-like model, with the types of its weights outside of matrices, its matrices and its cache.
+
+    `longspan.engine.llama` knows what the addresses and numbers are.
+    """
     workers = min(torch.get_num_threads(), MAX_WORKERS)
-    _native.step(_level, kind, weights, model, shape, eps, scale, head, head_shape, cache, call, size, workers)
+    _native.step(_level, types, model, shape, eps, scale, head, head_shape, cache, call, size, workers)
 
 
 def exp2(x: Tensor, degree: int) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from longspan.errors import UsageError
 from longspan.llm.endpoint import EndpointLLM, Prices
-from longspan.llm.local import LocalLLM
+from longspan.llm.local import INT8, LocalLLM
 from longspan.llm.protocol import LLM, Call, Completion, Message, OffSchema, Sampling, Scorer
 from longspan.llm.simulated import SimulatedLLM
 
@@ -60,6 +60,7 @@ def open_local(spec: str, *, beyond_window: bool = False) -> LocalLLM:
         raise UsageError(f"{spec} is an address: write --model openai:NAME --base-url {spec}.")
     if re.match(r"[a-z]{2,}:", spec, re.IGNORECASE):
         raise UsageError(f"{spec!r} names no kind of model: write openai:NAME, or a hub id, folder or .gguf file.")
-    if "+" in Path(spec).name and not Path(spec).expanduser().exists():
-        raise UsageError(f"There is no method {spec.rpartition('+')[2]!r} yet: name the model alone.")
+    model = spec.removesuffix(INT8)
+    if "+" in Path(model).name and not Path(model).expanduser().exists():
+        raise UsageError(f"There is no method {model.rpartition('+')[2]!r} yet, only int8: name the model alone.")
     return LocalLLM(spec, beyond_window=beyond_window)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from longspan.models import LoadedModel
 
 
+INT8 = "+int8"  # behind a model's name
+
+
 class LocalLLM:
     """Runs a model with the engine, in one worker thread, so that the event loop stays free.
 
@@ -30,7 +33,8 @@ class LocalLLM:
     """
 
     def __init__(self, name: str, *, beyond_window: bool = False) -> None:
-        """`beyond_window` lets prompts exceed the window, as evaluations do to see what happens there."""
+        """`name` is a model's, or with `+int8` that model on int8 weights and a bf16 cache, where the engine has it.
+        `beyond_window` lets prompts exceed the window, as evaluations do to see what happens there."""
         self.name = name
         self._beyond_window = beyond_window
         self._engine: Future[Engine] | None = None
@@ -48,7 +52,14 @@ class LocalLLM:
         from longspan.engine import Engine
         from longspan.models import load
 
-        return Engine(load(self.name), beyond_window=self._beyond_window)
+        name, int8 = self.name.removesuffix(INT8), self.name.endswith(INT8)
+        engine = Engine(load(name), beyond_window=self._beyond_window, int8=int8)
+        if int8 and not engine.native:
+            raise LongspanError(
+                f"{name} cannot run in int8 here: that takes a model of Llama's build (Llama, Mistral, Qwen2/3, "
+                "SmolLM) on a CPU with the native kernels (`longspan doctor`)."
+            )
+        return engine
 
     @property
     def engine(self) -> Engine:
@@ -74,7 +85,7 @@ class LocalLLM:
 
     @property
     def tokenizer_name(self) -> str:
-        return self.name
+        return self.name.removesuffix(INT8)
 
     def count_tokens(self, text: str) -> int:
         return self.count_batch([text])[0]
@@ -111,7 +122,7 @@ class LocalLLM:
     def _counter(self) -> Tokenizer:
         from longspan.models import plain_tokenizer
 
-        return plain_tokenizer(self.loaded.tokenizer, self.name)
+        return plain_tokenizer(self.loaded.tokenizer, self.tokenizer_name)
 
     async def chat(
         self,
