@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 HOPS, QUICK_HOPS = (2, 8, 16, 28), (2, 28)
 LENGTH = 32_768
 SAMPLES, QUICK_SAMPLES = 8, 3
-REPLIES, QUICK_REPLIES = 24, 6
+REPLIES, QUICK_REPLIES = 8, 4
 STEPS = 64
 WAYS = {"register": "Laser", "history": "the same agent with its history"}
 
@@ -191,7 +191,7 @@ def _parsing(run: Run) -> Figures:
         word = facts[at % len(facts)].split()[1]
         state = Register(question, searches=[word], observation=lines.search(word))
         messages = [Message(role="system", content=SYSTEM)]
-        messages.append(Message(role="user", content=state.shown(llm, 512) + f"\n(step {at + 2})"))
+        messages.append(Message(role="user", content=state.shown(llm, 768, 256) + f"\n(step {at + 2})"))
         figures["replies"] += 1
         for way, schema in (("held", shape.model_json_schema()), ("free", None)):
             reply = asyncio.run(llm.chat(messages, max_tokens=256, schema=schema)).text

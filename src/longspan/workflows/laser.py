@@ -94,13 +94,15 @@ SYSTEM = (
 AGAIN = "you did exactly this before, with nothing gained: do something else, or answer"
 STEPS = 64
 ACTION_TOKENS = 256
-SEARCHES, REMARKS = 24, 6  # that are shown; the latest
+REMARKS = 6  # that are shown; the latest
+# Shares of the effective window that findings and searches are shown in: 768 and 256 tokens of 2048.
+FINDINGS, SEARCHES = 3 / 8, 1 / 8
 FAILURES = 3  # replies in a row that do not parse
 
 
 @dataclass(slots=True)
 class Register:
-    """What the agent knows. `bound` is the most tokens that the findings are shown in."""
+    """What the agent knows. It is shown findings and searches in so many tokens at most, the latest of each."""
 
     question: str
     plan: list[tuple[str, str]] = field(default_factory=list)  # subgoal, open | done | failed
@@ -109,13 +111,19 @@ class Register:
     remarks: list[str] = field(default_factory=list)
     observation: str = "nothing yet"
 
-    def shown(self, llm: LLM, bound: int) -> str:
+    def shown(self, llm: LLM, findings: int, searches: int) -> str:
         """The register as the model sees it."""
         kept: list[str] = []
         for at, quote in reversed(self.findings.items()):
             line = f"[{at}] {quote}"
-            bound -= llm.count_tokens(line) + 1
-            kept.append(line if bound >= 0 else f"[{at}] (read {at} to see it)")
+            findings -= llm.count_tokens(line) + 1
+            kept.append(line if findings >= 0 else f"[{at}] (read {at} to see it)")
+        searched: list[str] = []
+        for query in reversed(self.searches):
+            searches -= llm.count_tokens(query) + 4
+            if searches < 0:
+                break
+            searched.append(f'search "{query}"')
         plan = [f"{number}. [{state}] {goal}" for number, (goal, state) in enumerate(self.plan, 1)]
         return "\n".join(
             [
@@ -125,7 +133,7 @@ class Register:
                 "FINDINGS:",
                 *(reversed(kept) if kept else ["none yet"]),
                 "SEARCHED:",
-                *([f'search "{query}"' for query in self.searches[-SEARCHES:]] or ["nothing yet"]),
+                *(reversed(searched) if searched else ["nothing yet"]),
                 "REMARKS:",
                 *([f"- {remark}" for remark in self.remarks[-REMARKS:]] or ["none yet"]),
                 "OBSERVATION:",
@@ -147,8 +155,10 @@ class Register:
                 if f"[{line}] " not in self.observation:
                     self.remarks.append(f"line {line} is not in the observation: nothing was kept")
                 else:
-                    whole = text.text(line)
-                    self.findings[line] = quote if quote.strip() and quote in whole else whole
+                    whole, before = text.text(line), self.findings.get(line, "")
+                    words = quote if quote.strip() and quote in whole else whole
+                    if words not in before:
+                        self.findings[line] = f"{before} … {words}" if before and words != whole else words
             case Judge(subgoal=number, outcome=outcome):
                 if number > len(self.plan):
                     self.remarks.append(f"there is no subgoal {number}")
@@ -177,7 +187,7 @@ async def laser(question: str, corpus: Corpus, llm: LLM, settings: Settings) -> 
 async def _steps(state: Register, lines: Lines, llm: LLM, settings: Settings) -> tuple[str | None, str]:
     """(The answer, or None where the agent came to none; what a user should know)."""
     shape = protocol(*ACTIONS)
-    findings = max(llm.effective_window // 4, 128)
+    findings, searches = (int(share * llm.effective_window) for share in (FINDINGS, SEARCHES))
     done: Counter[tuple[str, str]] = Counter()
     unparsed = in_a_row = longest = 0
 
@@ -186,7 +196,7 @@ async def _steps(state: Register, lines: Lines, llm: LLM, settings: Settings) ->
         return f"Laser: {sum(done.values())} actions, at most {longest} tokens in the window.{failed}{end}"
 
     for step in range(STEPS):
-        shown = state.shown(llm, findings)
+        shown = state.shown(llm, findings, searches)
         messages: Sequence[Message] = [
             Message(role="system", content=SYSTEM),
             Message(role="user", content=shown),
