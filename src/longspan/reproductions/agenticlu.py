@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WIDTHS = (1, 2, 4, 8)
 TASKS = ("ruler-qa-1", "ruler-qa-2")
 LENGTH = 8_192
-SAMPLES, QUICK_SAMPLES = 6, 1
+SAMPLES, QUICK_SAMPLES = 5, 1
 ENOUGH = 30  # questions from which on no difference is one
 WAYS = {"tree": "an answer of the tree", "sampled": "as many samples without clarifying"}
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FULL, QUICK = (8_192, 32_768, 131_072), (32_768,)
-SAMPLES, QUICK_SAMPLES = 4, 2
+SAMPLES, QUICK_SAMPLES = 3, 2
 HOPS, OTHERS = 4, 20
 WAYS = {"agent": "commands over files", "retrieve": "one search, best passages", "alone": "cut off at the window"}
 
