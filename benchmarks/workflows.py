@@ -228,7 +228,7 @@ def main() -> None:
             for name, number in kept["runtime"].items():
                 print(f"{name.replace('_', ' '):24} {number:10.2f}")
         case "simulated":
-            fill(kept["rows"], save, SIMULATED, tasks, WRITERS, LENGTHS, 3)
+            fill(kept["rows"], save, SIMULATED, tasks, WRITERS, LENGTHS, 2)
         case "embedded":
             fill(kept["rows"], save, "smollm2", ("pass key", "four codes"), SMALL, LENGTHS[1:], 2)
         case "million":

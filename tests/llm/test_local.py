@@ -310,3 +310,12 @@ def test_a_wrong_name_is_one_sentence_each_time() -> None:
         with pytest.raises(LongspanError, match=r"There is no file no-such-folder/model\.gguf") as raised:
             asyncio.run(wrong.chat(user("Why?"), max_tokens=2))
         assert "\n" not in str(raised.value)
+
+
+def test_tokens_begin_where_they_do_in_the_whole_text() -> None:
+    from pydoc_data.topics import topics
+
+    llm = LocalLLM("smollm2")
+    for text in ("", "x", "\n".join(topics.values())[:60_000], "word " * 9_000, "x" * 20_000 + " y"):
+        encoding = llm._counter.encode(text, add_special_tokens=False)
+        assert llm.token_starts(text) == [start for start, _ in encoding.offsets]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from longspan.models import LoadedModel
 
 
+PIECE = 8192  # characters that are encoded together
+_BLANK = re.compile(r"(?<=\S) (?=\S)")
 INT8 = "+int8"  # behind a model's name
 
 
@@ -97,9 +100,20 @@ class LocalLLM:
         return [len(encoding.ids) for encoding in encodings]
 
     def token_starts(self, text: str) -> list[int]:
-        """The character at which each token of a text begins."""
-        encoding = self._counter.encode(replace_surrogates(text), add_special_tokens=False)
-        return [start for start, _ in encoding.offsets]
+        """The character at which each token of a text begins.
+
+        Long texts are encoded in pieces, several at once, that begin with the single blank between two words, where
+        tokens begin, too.
+        """
+        text = replace_surrogates(text)
+        begins = [0]
+        while begins[-1] + PIECE < len(text) and (cut := _BLANK.search(text, begins[-1] + PIECE)):
+            begins.append(cut.start())
+        pieces = [text[begin:end] for begin, end in zip(begins, [*begins[1:], len(text)], strict=True)]
+        encodings = self._counter.encode_batch(pieces, add_special_tokens=False)
+        return [
+            begin + start for begin, encoding in zip(begins, encodings, strict=True) for start, _ in encoding.offsets
+        ]
 
     @cached_property
     def template_tokens(self) -> int:
