@@ -664,6 +664,42 @@ def reproduce(
     raise typer.Exit(1 if 1 in codes else max(codes, default=0))
 
 
+@app.command()
+def bench(
+    model: Annotated[
+        str, typer.Argument(help="smollm2, hub id, folder, file.gguf; with +int8 on int8 weights.")
+    ] = "smollm2",
+    lengths: Annotated[str, typer.Option(help="Tokens in the window, as 1k,8k.")] = "1k,8k",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """How fast a model reads and writes here, and what share that is of what this machine could do (its roofline)."""
+    from dataclasses import asdict
+
+    from longspan.engine.roofline import roofline
+    from longspan.llm import open_local
+    from longspan.terminal import show_roofline
+
+    wanted = [_tokens(part) for part in lengths.split(",")]
+    machine, lines = roofline(open_local(model).engine, wanted)
+    if as_json:
+        typer.echo(json.dumps({"machine": asdict(machine), "lines": [asdict(line) for line in lines]}, indent=1))
+        return
+    rates = (
+        f"{model} on this machine: {machine.products / 1e9:.0f} G operations of products a second, "
+        f"{machine.exponentials / 1e9:.1f} G exponentials, {machine.bytes / 1e9:.1f} GB read"
+    )
+    show_roofline(rates, [(line.what, line.tokens, line.bound, line.measured) for line in lines])
+
+
+def _tokens(text: str) -> int:
+    """A length as 8k or 8192. Raises UsageError for anything else."""
+    number = text.strip().lower()
+    scale = 1024 if number.endswith("k") else 1
+    if not number.removesuffix("k").isdigit() or int(number.removesuffix("k")) < 1:
+        raise UsageError(f"{text!r} is no length: write tokens, as 8192 or 8k.")
+    return scale * int(number.removesuffix("k"))
+
+
 @app.command("systems")
 def systems_command(
     query: Annotated[

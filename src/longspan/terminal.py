@@ -63,6 +63,22 @@ def show_ways(ways: Sequence[tuple[str, int | None, int | None, str]]) -> None:
     Console(highlight=False).print(table)
 
 
+def show_roofline(rates: str, lines: Sequence[tuple[str, int, float, float]]) -> None:
+    """Print tokens a second by (what, tokens, bound, measured), under a line of the machine's rates."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for head in ("", "at tokens", "bound, tokens/s", "reached", "share"):
+        table.add_column(head, justify="right" if head else "left")
+    for what, tokens, bound, measured in lines:
+        table.add_row(what, f"{tokens}", f"{bound:.0f}", f"{measured:.0f}", f"{measured / bound:.0%}")
+    console = Console(highlight=False)
+    console.print(rates)
+    console.print(table)
+
+
 def _tokens(usage: Usage) -> str:
     if not usage.calls:
         return ""

@@ -99,6 +99,7 @@ class Engine:
         self.model = loaded.model
         self.chunk = max(1, chunk)
         self.native = fits(loaded.model)
+        self.int8 = int8 and self.native
         self.runner: Runner = Llama(loaded.model, int8=int8) if self.native else Plain(loaded.model)
         self.plain = self.runner.plain
         self.prefixes = PrefixStore(prefix_cache_bytes if self.plain else 0)
