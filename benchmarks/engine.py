@@ -78,7 +78,9 @@ def run(ids, text, new):
 """
 OPENVINO = """
 import openvino_genai as ov
-pipe = ov.LLMPipeline({gguf!r}, "CPU", INFERENCE_NUM_THREADS={threads})
+scheduler = ov.SchedulerConfig()
+scheduler.enable_prefix_caching = False  # every turn reads its prompt anew
+pipe = ov.LLMPipeline({gguf!r}, "CPU", scheduler_config=scheduler, INFERENCE_NUM_THREADS={threads})
 config = ov.GenerationConfig()
 config.ignore_eos = True
 config.do_sample = False
