@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from longspan.errors import LongspanError
@@ -24,7 +25,11 @@ FULL, QUICK = 4_096, 1_024  # tokens
 ROUNDS, QUICK_ROUNDS = 9, 3
 DEGREES = (2, 3, 4, 5, 6)
 BF16 = 2.0**-9  # the largest relative error of rounding to bf16
-OFF = {"library": {"degree": 0}, "always rescale": {"threshold": 0.0}, "in order": {"longest_first": False}}
+OFF: dict[str, dict[str, Any]] = {
+    "library": {"degree": 0},
+    "always rescale": {"threshold": 0.0},
+    "in order": {"longest_first": False},
+}
 
 
 def judge(seeds: Sequence[Figures]) -> Verdict:
@@ -122,7 +127,7 @@ def measure(run: Run) -> Figures:
 
     runs: dict[str, Callable[[], Any]] = {"all": lambda: kernels.attention(q, k, v)}
     for name, tuning in OFF.items():
-        runs[name] = lambda tuning=tuning: kernels.attention(q, k, v, tuning=Tuning(**tuning))
+        runs[name] = partial(kernels.attention, q, k, v, tuning=Tuning(**tuning))
     runs["SDPA"] = lambda: sdpa(q, k, v, is_causal=True, enable_gqa=True)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for at in range((QUICK_ROUNDS if run.quick else ROUNDS) + 1):

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from longspan.errors import LongspanError
@@ -100,7 +101,6 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
 def measure(run: Run) -> Figures:
     """By case and keys: ratios of speed, and the share of the time that workers are busy (by tiles)."""
     import torch
-    from torch.nn.functional import scaled_dot_product_attention as sdpa
 
     from longspan import kernels
     from longspan.kernels import native
@@ -122,12 +122,9 @@ def measure(run: Run) -> Figures:
                 counters = Counters()
                 kernels.decode_attention(q, k, v, lengths, counters=counters)
                 runs: dict[str, Callable[[], Any]] = {
-                    "lean": lambda q=q, k=k, v=v, n=lengths: kernels.decode_attention(q, k, v, n),
-                    "fixed": lambda q=q, k=k, v=v, n=lengths: fixed(q, k, v, n, workers, pool),
-                    "SDPA": lambda q=q, k=k, v=v, n=lengths: [
-                        sdpa(q[b : b + 1], k[b : b + 1, :, :end], v[b : b + 1, :, :end], enable_gqa=True)
-                        for b, end in enumerate(n.tolist())
-                    ],
+                    "lean": partial(kernels.decode_attention, q, k, v, lengths),
+                    "fixed": partial(fixed, q, k, v, lengths, workers, pool),
+                    "SDPA": partial(each_by_sdpa, q, k, v, lengths),
                 }
                 times: dict[str, list[float]] = {name: [] for name in runs}
                 for at in range((QUICK_ROUNDS if run.quick else ROUNDS) + 1):
@@ -141,6 +138,16 @@ def measure(run: Run) -> Figures:
                     figures[f"{label}, {case}, {keys}"] = statistics.median(ratios)
                 figures[f"busy, {case}, {keys}"] = counters.tiles / (workers * max(counters.busiest, 1))
     return figures
+
+
+def each_by_sdpa(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> list[Tensor]:
+    """torch's attention over every sequence."""
+    from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+    return [
+        sdpa(q[b : b + 1], k[b : b + 1, :, :end], v[b : b + 1, :, :end], enable_gqa=True)
+        for b, end in enumerate(lengths.tolist())
+    ]
 
 
 def fixed(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, workers: int, pool: ThreadPoolExecutor) -> Tensor:
