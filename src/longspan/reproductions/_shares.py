@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import statistics
 import string
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from longspan.evaluation.statistics import wilson
 from longspan.reproductions.harness import Figures
@@ -133,3 +135,23 @@ def lengths_axis(axes: Axes, sizes: Sequence[int]) -> None:
 
 def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
+
+
+PAUSE = 0.1  # seconds in which threads that still wait for work fall asleep
+
+
+def seconds_of(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The median time of each call: three blocks of `rounds`, the calls taking turns block by block.
+
+    Not call by call: the threads of the one before would still be spinning, on the cores that the next one needs.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(3):
+        for name, call in runs.items():
+            time.sleep(PAUSE)
+            call()  # warms
+            for _ in range(rounds):
+                begin = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(each) for name, each in times.items()}

@@ -8,14 +8,13 @@ workers the same happens: three heads on two cores, or sequences of different le
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from longspan.errors import LongspanError
-from longspan.reproductions._shares import sentence
+from longspan.reproductions._shares import seconds_of, sentence
 from longspan.reproductions.harness import Figures, Run, Verdict, reproduce
 
 if TYPE_CHECKING:
@@ -84,11 +83,12 @@ def plot(seeds: Sequence[Figures], figure: Figure) -> None:
     setting=(
         f"The CPU kernels on two cores, one query of bf16, groups of {GROUP} query heads of {DIM} dimensions, "
         f"{', '.join(map(str, FULL))} keys: one KV head, three, and one over a ragged batch of four sequences. In "
-        f"turns, {ROUNDS} rounds a seed, the median of the ratios."
+        f"turns, three blocks of {ROUNDS} calls a seed; the ratio of the medians."
     ),
     baseline=(
         "The same kernel, each KV head of each sequence whole on one worker, given out in order (as FlashAttention-2 "
-        "does); and torch's scaled_dot_product_attention over every sequence."
+        "does), at short contexts slowed by Python's threads; and torch's scaled_dot_product_attention over every "
+        "sequence."
     ),
     criterion=(
         "Holds if at the longest context even shares are more than 1.1 times as fast in every case and seed, and "
@@ -126,16 +126,9 @@ def measure(run: Run) -> Figures:
                     "fixed": partial(fixed, q, k, v, lengths, workers, pool),
                     "SDPA": partial(each_by_sdpa, q, k, v, lengths),
                 }
-                times: dict[str, list[float]] = {name: [] for name in runs}
-                for at in range((QUICK_ROUNDS if run.quick else ROUNDS) + 1):
-                    for name, call in runs.items():
-                        begin = time.perf_counter()
-                        call()
-                        if at:
-                            times[name].append(time.perf_counter() - begin)
-                for name, label in (("fixed", "gain"), ("SDPA", "gain over SDPA")):
-                    ratios = [other / own for own, other in zip(times["lean"], times[name], strict=True)]
-                    figures[f"{label}, {case}, {keys}"] = statistics.median(ratios)
+                took = seconds_of(runs, QUICK_ROUNDS if run.quick else ROUNDS)
+                figures[f"gain, {case}, {keys}"] = took["fixed"] / took["lean"]
+                figures[f"gain over SDPA, {case}, {keys}"] = took["SDPA"] / took["lean"]
                 figures[f"busy, {case}, {keys}"] = counters.tiles / (workers * max(counters.busiest, 1))
     return figures
 
