@@ -15,11 +15,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "quality.md", ROOT / "docs" / "evaluation.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "quality.md",
+    ROOT / "docs" / "evaluation.md",
+    ROOT / "docs" / "engine.md",
+    ROOT / "docs" / "workflows.md",
+)
 NEEDS = {  # a table whose results are not there yet stays as it is
     "quality": ("ask.json",),
     "speed": ("ask-speed.json",),
     "evaluation": ("smollm2/report.json", "smollm2/effective.json"),
+    "engine": ("engine.json",),
+    "workflows": ("workflows.json",),
 }
 GOALS = {
     "the right passage among the first three citations": "≥ 90 %",
@@ -88,6 +96,20 @@ def evaluation() -> str:
     return "\n".join(lines)
 
 
+def engine() -> str:
+    """The engine beside its peers."""
+    import engine as benchmark
+
+    return benchmark.table(json.loads((RESULTS / "engine.json").read_text(encoding="utf-8"))["rows"])
+
+
+def workflows() -> str:
+    """Tasks, workflows and lengths."""
+    import workflows as benchmark
+
+    return benchmark.table(json.loads((RESULTS / "workflows.json").read_text(encoding="utf-8"))["rows"]).strip()
+
+
 def filled(text: str, name: str, table: str) -> str:
     """`text` with the table between its marks."""
     block = f"<!-- {name}:begin -->\n{table}\n<!-- {name}:end -->"
@@ -98,10 +120,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
+    tables = {
+        "quality": quality,
+        "speed": speed,
+        "evaluation": evaluation,
+        "engine": engine,
+        "workflows": workflows,
+    }
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         made = text
-        for name, table in (("quality", quality), ("speed", speed), ("evaluation", evaluation)):
+        for name, table in tables.items():
             if f"<!-- {name}:begin -->" in made and all((RESULTS / file).exists() for file in NEEDS[name]):
                 made = filled(made, name, table())
         if made != text and arguments.check:
