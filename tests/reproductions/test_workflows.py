@@ -28,6 +28,7 @@ def ways(module: ModuleType, size: int, of: float, first: float, *rest: float, *
 
 ROUNDS: dict[str, Any] = {"window": 2048, "pairs_rounds_8": 10, "pairs_chain_8": 80}
 LASER: dict[str, Any] = {"window": 2048, "peak_register_28": 1200, "replies": 9, "parsed_held": 9}
+CLARIFIED: dict[str, Any] = {"real_of": 4, "real_right_tree": 1, "real_right_sampled": 0}
 MEMEX: dict[str, Any] = {"peak_archive_64": 1500, "lost_64": 0}
 
 
@@ -50,10 +51,11 @@ MEMEX: dict[str, Any] = {"peak_archive_64": 1500, "lost_64": 0}
         (memex, ways(memex, 64, 20, 19, 5, 2, **MEMEX), "holds"),
         (memex, ways(memex, 64, 20, 19, 5, 2, **{**MEMEX, "lost_64": 1}), "does not hold"),
         (memex, ways(memex, 64, 20, 12, 8, 2, **MEMEX), "inconclusive"),
-        (agenticlu, ways(agenticlu, 1, 40, 5, 5) | ways(agenticlu, 8, 40, 30, 20), "holds"),
-        (agenticlu, ways(agenticlu, 1, 40, 5, 5) | ways(agenticlu, 8, 40, 5, 20), "does not hold"),
-        (agenticlu, ways(agenticlu, 1, 40, 25, 5) | ways(agenticlu, 8, 40, 30, 20), "inconclusive"),
-        (agenticlu, ways(agenticlu, 1, 2, 0, 0) | ways(agenticlu, 8, 2, 0, 0), "inconclusive"),
+        (agenticlu, ways(agenticlu, 1, 40, 5, 5) | ways(agenticlu, 8, 40, 30, 5, **CLARIFIED), "holds"),
+        (agenticlu, ways(agenticlu, 1, 40, 25, 5) | ways(agenticlu, 8, 40, 5, 5, **CLARIFIED), "does not hold"),
+        (agenticlu, ways(agenticlu, 1, 40, 5, 5) | ways(agenticlu, 8, 40, 5, 30, **CLARIFIED), "does not hold"),
+        (agenticlu, ways(agenticlu, 1, 40, 25, 5) | ways(agenticlu, 8, 40, 30, 20, **CLARIFIED), "inconclusive"),
+        (agenticlu, ways(agenticlu, 1, 2, 0, 0) | ways(agenticlu, 8, 2, 0, 0, real_of=0), "inconclusive"),
     ],
 )
 def test_the_verdict_follows_the_rule(module: Any, seed: Figures, outcome: str) -> None:

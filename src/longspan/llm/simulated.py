@@ -79,9 +79,15 @@ NEEDLES = (
 MANY_NEEDLES = re.compile(r"\bwhich are all the (?:number|code)s that were noted for (.+?) in the text", re.I)
 VARIABLES = (
     re.compile(r"\bwhich variables hold the value (\d+)", re.I),
-    re.compile(r"\bLET (\w+) = (\w+)"),
+    re.compile(r"\b(?:LET|variable) (\w+) (?:=|holds) (\w+)"),
 )
 VALUES = re.compile(r"\bwhat value does the variable (\w+) hold", re.I)
+CLARIFICATIONS = {
+    "values": "What value does the variable {} hold?",
+    "needles": "Which numbers were noted for {}?",
+    "many needles": "Which numbers were noted for {}?",
+}
+OPENINGS = ("", "First, ", "In this text, ", "To know more: ", "Elsewhere in it, ", "As a next step, ", "Now, ")
 COUNTS = re.compile(r"\bhow many times (?:is|does|do|are) (?:the word )?[\"“']?([\w-]+)[\"”']? \w+[^?\n]*\?", re.I)
 ABSENT = re.compile(r"(?:reply|answer) with exactly ([A-Z][A-Z ]*[A-Z])\b")
 IF_SURE = re.compile(r"\bnot enough to be sure\b")
@@ -204,7 +210,7 @@ def answer(prompt: str, error: random.Random | None, chance: random.Random) -> s
 
     Asked to answer only if it is sure, it says nothing of a question of several things that it knows in part. Asked for
     yes or no, it says whether the prompt has anything that is asked for, or, of an answer, all. Asked for a clarifying
-    question, it asks for one of the things that it does not know.
+    question, it asks for one of the things that it does not know, worded as chance will; in error, for something else.
     """
     asked, question = last_question(prompt)
     none = ABSENT.search(prompt)
@@ -213,10 +219,14 @@ def answer(prompt: str, error: random.Random | None, chance: random.Random) -> s
         return absent
     text = prompt.replace(question[0], " ")
     if CLARIFYING.search(prompt):
-        unknown = lacked(asked, text, question)
-        return f"What is the {chance.choice(unknown)}?" if unknown else absent
+        unknown = ["something else"] if error else lacked(asked, text, question)
+        if not unknown:
+            return absent
+        said = CLARIFICATIONS.get(asked, "What is the {}?").format(chance.choice(unknown).removesuffix("?"))
+        return chance.choice(OPENINGS) + said
     if YES_OR_NO.search(prompt):
-        yes = wanted(asked, text, question) > 0 if "maybe" in prompt else not lacked(asked, text, question)
+        helps = wanted(asked, text, question) > wanted(asked, "", question)
+        yes = helps if "maybe" in prompt else not lacked(asked, text, question)
         return "yes" if yes != bool(error) else "no"
     if IF_SURE.search(prompt) and lacked(asked, text, question):
         return absent
@@ -277,7 +287,7 @@ def values(text: str, question: re.Match[str], error: random.Random | None) -> R
         value = another(value if value.isdigit() else "00000", error)
     chain = queries("values", text, question)  # what the question leads to: other variables are not known to matter
     facts = [f"LET {name} = {held[name]}." for name in chain if name in held]
-    return Reading(facts, f"The variable {question[1]} holds {value}." if value.isdigit() else "")
+    return Reading(facts, f"The variable {question[1]} holds {value}." if value.isdigit() else " ".join(facts))
 
 
 def resolved(name: str, held: dict[str, str]) -> str:
@@ -478,4 +488,4 @@ def lacked(kind: str, known: str, question: re.Match[str]) -> list[str]:
     if kind == "values":
         end = queries(kind, known, question)[-1]
         return [] if end.isdigit() else [end]
-    return [] if facts else [question[0]]
+    return [] if facts else [re.sub(r"^what is the ", "", question[0], flags=re.IGNORECASE)]

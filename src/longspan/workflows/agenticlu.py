@@ -27,6 +27,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from longspan.corpus import Corpus, Passage
@@ -45,8 +46,8 @@ from longspan.workflows.support import citations_of
 from longspan.workflows.words import STOP, stems
 
 CLARIFY = (
-    "To answer this question about a long text: {question}\n{chain}\nAsk one short question about what you need to "
-    "know from the text in order to answer it better. Reply with that question alone."
+    "{chain}To answer this question about a long text: {question}\nAsk one short question about what you still need to "
+    "know from the text in order to answer it. Reply with that question alone."
 )
 HELPS = (
     "Text:\n{text}\n\n" + QUOTED + "\nQuestion: {question}\n"
@@ -111,7 +112,7 @@ async def agenticlu(question: str, corpus: Corpus, llm: LLM, settings: Settings)
     root = best = await tree.root()
     try:
         while not best.done and len(best.path) < DEPTH:
-            better = max([best, *await tree.expand(best)], key=lambda node: node.worth)
+            better = max([*await tree.expand(best), best], key=lambda node: node.worth)  # of equals, a step on
             if better is best:
                 break
             best = better
@@ -196,7 +197,9 @@ class Clarifications:
         seeds = [self.seed + 1000 * self.made + at for at in range(self.width)]
         self.made += 1
         with span("clarify", "workflow", {"depth": len(node.path) + 1, "width": self.width}):
-            prompt = CLARIFY.format(question=self.question, chain=_chain(node))
+            known = _chain(node)
+            known = f"Known so far:\n{known}\n\n" if known else ""
+            prompt = CLARIFY.format(question=self.question, chain=known)
             questions = await parallel(lambda seed: self._sampled(prompt, seed), seeds)
             fresh: dict[tuple[str, ...], str] = {}
             for each in questions:
@@ -221,9 +224,7 @@ class Clarifications:
 
     async def _point_back(self, clarification: str) -> list[int]:
         """The paragraphs that help to answer, in the order of the text."""
-        words = f"{clarification} {self.question}"
-        scores = await asyncio.to_thread(lambda: [self.atoms.score(part, words, 0) for part in self.parts])
-        best = sorted((at for at in range(len(scores)) if scores[at] > 0), key=lambda at: (-scores[at], at))
+        best = await asyncio.to_thread(self._found, clarification)
         if not self.writes:
             return sorted(best[:SMALL_KEPT])
         candidates = best[:CANDIDATES]
@@ -239,6 +240,18 @@ class Clarifications:
                 fitting.append(at)
                 left -= self.parts[at].tokens
         return sorted(fitting)
+
+    def _found(self, clarification: str) -> list[int]:
+        """The paragraphs with words of the clarification and the question, those that fit best first; every second one
+        by the rarest word alone, which many common ones would outweigh."""
+        rarity = self.atoms.rarity(clarification)
+        rarest = max(rarity, key=lambda stem: rarity[stem], default="")
+        ranked: list[list[int]] = []
+        for words in (f"{clarification} {self.question}", rarest):
+            scores = [self.atoms.score(part, words, 0) for part in self.parts]
+            ranked.append(sorted((at for at in range(len(scores)) if scores[at] > 0), key=lambda at: -scores[at]))
+        taken = (at for pair in zip_longest(*ranked) for at in pair if at is not None)
+        return list(dict.fromkeys(taken))
 
     async def _sampled(self, prompt: str, seed: int) -> str:
         how = Sampling(temperature=TEMPERATURE, top_p=TOP_P, seed=seed)
@@ -300,8 +313,11 @@ def _all_paragraphs(node: Node) -> list[int]:
 
 
 def _chain(node: Node) -> str:
-    """What the steps so far have asked and found."""
-    return "\n".join(f"{each.clarification} {each.found}" for each in node.path)
+    """What the steps so far have asked and found, the question itself first."""
+    told = "" if node.parent is None else _chain(node.parent)
+    if node.parent is None and is_nothing(node.found):
+        return told
+    return f"{told}\n{node.clarification} {node.found}".strip()
 
 
 def _asked(node: Node) -> str:
