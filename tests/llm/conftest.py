@@ -48,6 +48,21 @@ def event(fields: dict[str, Any]) -> str:
     return f"data: {json.dumps(body)}\n\n"
 
 
+def called(name: str, *pieces: str) -> Reply:
+    """A stream that calls a tool, its arguments in pieces, as servers send it."""
+
+    async def stream() -> AsyncIterator[str]:
+        first = {"index": 0, "id": "call_1", "type": "function", "function": {"name": name, "arguments": ""}}
+        deltas: list[dict[str, Any]] = [{"tool_calls": [first]}]
+        deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in pieces]
+        for delta in deltas:
+            yield event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+        yield event({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+        yield "data: [DONE]\n\n"
+
+    return events(stream)
+
+
 def failure(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     return JSONResponse({"error": {"message": message, "type": "x", "code": None}}, status, headers)
 

@@ -22,7 +22,7 @@ from longspan.errors import LongspanError, UsageError
 from longspan.llm import Completion, EndpointLLM, LocalLLM, Message, Prices, Sampling
 from longspan.llm import endpoint as module
 
-from .conftest import Reply, Server, chunks, event, events, failure
+from .conftest import Reply, Server, called, chunks, event, events, failure
 
 USAGE = {
     "prompt_tokens": 100,
@@ -490,21 +490,6 @@ ACTIONS = {
         "Stop": {"type": "object", "properties": {"action": {"const": "stop"}}, "required": ["action"]},
     },
 }
-
-
-def called(name: str, *pieces: str) -> Reply:
-    """A stream that calls a tool, its arguments in pieces, as servers send it."""
-
-    async def stream() -> AsyncIterator[str]:
-        first = {"index": 0, "id": "call_1", "type": "function", "function": {"name": name, "arguments": ""}}
-        deltas: list[dict[str, Any]] = [{"tool_calls": [first]}]
-        deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in pieces]
-        for delta in deltas:
-            yield event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-        yield event({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
-        yield "data: [DONE]\n\n"
-
-    return events(stream)
 
 
 def test_actions_go_out_as_tools_and_a_call_comes_back_as_the_reply(server: Server) -> None:

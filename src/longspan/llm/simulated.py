@@ -339,6 +339,11 @@ def choose(prompt: str, schema: dict[str, Any], error: random.Random | None) -> 
     """One JSON object for the schema: an action where it offers actions; of a menu (`enum`) the entry that fits the
     question, else its first."""
     actions = actions_of(schema)
+    if "run" in actions:
+        said = shell(prompt, error)
+        command = COMMAND.search(said)
+        do = {"action": "run", "command": command[1]} if command else {"action": "answer", "text": said[8:]}
+        return json.dumps({"do": do})
     if actions:
         return json.dumps({"do": act(prompt, actions, error)})
     kind, _ = last_question(prompt)
@@ -416,14 +421,16 @@ def act(prompt: str, actions: set[str], error: random.Random | None) -> dict[str
 
 
 SHELL = re.compile(r"\bfiles in the folder (\S+) .*Reply with one command in a block", re.DOTALL)
-RAN = re.compile(r"^grep -rnoP '\.\{0,120\}\\b(.*?)\\b", re.MULTILINE)
+FOLDER = re.compile(r"\bfiles in the folder (\S+) ")
+RAN = re.compile(r"grep -rnoP '\.\{0,120\}\\+b(.*?)\\+b")
+COMMAND = re.compile(r"```sh\n(.*)\n```")
 OUTPUT_LINE = re.compile(r"^(\S+?:\d+):(.*)$", re.MULTILINE)
 
 
 def shell(prompt: str, error: random.Random | None) -> str:
     """The next command of an agent with a shell, or its answer with the lines that it rests on; decided as in `act`."""
     kind, question = last_question(prompt)
-    place = SHELL.search(prompt)
+    place = FOLDER.search(prompt)
     if kind is None or question is None or place is None:
         return "ANSWER: NONE"
     known = prompt.replace(question[0], " ")
