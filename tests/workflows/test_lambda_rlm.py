@@ -33,6 +33,7 @@ from longspan.workflows.combinators import (
     bound,
 )
 from longspan.workflows.lambda_rlm import Accuracy, execute, frame_of, plan
+from longspan.workflows.leaf import evidence
 
 from .conftest import Scripted, hay, simulated, with_needles
 
@@ -271,3 +272,19 @@ def test_a_question_too_long_for_the_window_is_said() -> None:
     llm = simulated(window=400)
     with pytest.raises(LongspanError):
         asked("What is the pass key " + "of the mill " * 60 + "?", with_needles(100, []), llm)
+
+
+@pytest.mark.parametrize(
+    ("answer", "carried"),
+    [
+        ("The number of digits may an octal escape in a string literal have.", False),
+        ("Up to three digits.", True),
+        ("An octal escape.", True),  # one of the things asked about
+    ],
+)
+def test_the_question_said_again_is_no_answer(answer: str, carried: bool) -> None:
+    llm = Scripted()
+    atoms = Atoms.of(Corpus.from_texts({"a": "An octal escape in a string literal may have up to three digits."}), llm)
+    question = "How many digits may an octal escape in a string literal have?"
+    found = atoms.passages_of(atoms.whole)
+    assert (evidence(answer, question, atoms.rarity(question), atoms.corpus, found) is not None) == carried

@@ -131,6 +131,7 @@ class Accuracy:
 
 ALPHA = 0.8
 KEEP = 8  # chunks that a search reads
+ABOUT = 0.3  # of evidence that a small model's answer needs: a quarter of the question's words beside it
 HOP_KEEP, HOPS = 16, 5
 OUT = {"search": 64, "aggregate": 256, "pairwise": 256, "classify": 512, "summarise": 160, "multi_hop": 128}
 NUMBER = 12  # tokens of a count
@@ -369,6 +370,8 @@ class Executor:
             asked = question or self.question
             weights = self.atoms.rarity(asked)
             scored = [(each, self._evidence(each, asked, weights)) for each in mine]
+            if self.llm.reader == "extract":  # what it makes up may stand somewhere, in a unit about something else
+                scored = [(each, found if found and found[1] >= ABOUT else None) for each, found in scored]
             self.dropped += sum(evidence is None for _, evidence in scored)
             carried = [(each, evidence) for each, evidence in scored if evidence is not None]
             if carried:

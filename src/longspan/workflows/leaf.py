@@ -33,6 +33,8 @@ LARGE_LEAVES = (1024, 4096)
 LARGE = 4096  # effective window from which leaves are large
 
 CARRIED = 0.6  # share of an answer's own words that the unit must have which carries it
+KINDS = frozenset(stems("number name answer question amount"))  # words that only say what kind of thing is asked for
+ECHO = 0.8  # share of the question's words above which an answer without any other is the question again
 
 _NOTHING = re.compile(rf"\W*({NONE}\b|[Nn]one\W*$)")
 
@@ -65,10 +67,14 @@ def evidence(
     answer: str, question: str, weights: Mapping[str, float], corpus: Corpus, found: Sequence[Passage]
 ) -> tuple[Unit, float] | None:
     """The unit of the passages that carries the answer, and how well it fits the question too (0 to 1); None where no
-    unit has `CARRIED` of the answer's words. `weights` are the question's stems by rarity (`Atoms.rarity`)."""
+    unit has `CARRIED` of the answer's words, or where it is the question again. `weights` are the question's stems by
+    rarity (`Atoms.rarity`)."""
     asked = set(stems(question))
     words = [stem for stem in dict.fromkeys(stems(answer)) if stem not in STOP]
-    told = {stem: _weight(stem) for stem in words if stem not in asked} or {stem: _weight(stem) for stem in words}
+    told = {stem: _weight(stem) for stem in words if stem not in asked}
+    if told.keys() <= KINDS and coverage(dict(weights), words) > ECHO:
+        return None
+    told = told or {stem: _weight(stem) for stem in words}
     best: tuple[Unit, float] | None = None
     for unit in units(corpus, found):
         present = stems(f"{unit.lead} {unit.text}")
