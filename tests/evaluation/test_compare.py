@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from fastapi import FastAPI, Request
 
 from longspan.corpus import Corpus
 from longspan.errors import UsageError
@@ -31,6 +37,36 @@ async def finds_the_key(question: str, corpus: Corpus, llm: LLM, settings: Setti
 
 def run(folder: Path, *specs: str, **options: Any) -> list[Any]:
     return compare(["passkey"], list(specs), folder, arguments=ARGUMENTS, display="none", **options)
+
+
+def test_an_endpoint_is_asked_by_the_protocol_that_all_servers_speak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Any:
+        asked = (await request.json())["messages"][-1]["content"]
+        key = re.search(r"pass key is (\d+)", asked)
+        message = {"role": "assistant", "content": key[1] if key else "none"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 400, "completion_tokens": 5, "total_tokens": 405}
+        return {"id": "1", "object": "chat.completion", "created": 1, "model": "x", "choices": [choice], "usage": usage}
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    for name in ("OPENAI_API_KEY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    rows = run(tmp_path, "openai:x", base_url=f"http://127.0.0.1:{port}/v1", window=2048)
+    server.should_exit = True
+    thread.join(5)
+    assert len(rows) == 4 and all(row.score == 1.0 and row.input_tokens == 400 for row in rows)
 
 
 def test_specs_get_the_same_samples_and_each_answer_a_row(tiny_folder: str, tmp_path: Path) -> None:

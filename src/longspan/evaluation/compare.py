@@ -55,7 +55,9 @@ def contender(spec: str, *, base_url: str | None = None, window: int | None = No
         find("workflow", parsed.workflow)
     if parsed.model.startswith("openai:"):
         key = None if os.environ.get("OPENAI_API_KEY") or not base_url else "none"
-        model = get_model(f"openai/{parsed.model.removeprefix('openai:')}", base_url=base_url, api_key=key)
+        name = f"openai/{parsed.model.removeprefix('openai:')}"
+        # The protocol that every compatible server speaks, and `ask`; few have the Responses API.
+        model = get_model(name, base_url=base_url, api_key=key, responses_api=False)
         return Contender(spec, model, parsed.workflow, window)
     model = get_model(f"longspan/{parsed.model}", memoize=False, workers=workers)
     return Contender(spec, model, parsed.workflow, None)

@@ -119,11 +119,10 @@ def draw_shares(axes: Axes, sums: Mapping[str, float], ways: Mapping[str, str]) 
 
 
 def draw_sums(axes: Axes, sums: Mapping[str, float], figure: str, ways: Mapping[str, str]) -> None:
-    """A sum's mean over the samples against the size."""
+    """A sum's mean over the samples against the size; the legend is that of the shares beside it."""
     sizes = sizes_of(sums)
     for way, label in ways.items():
         axes.plot(sizes, [sums[f"{figure} {way} {n}"] / sums[f"of {n}"] for n in sizes], marker="o", label=label)
-    axes.legend()
 
 
 def lengths_axis(axes: Axes, sizes: Sequence[int]) -> None:
