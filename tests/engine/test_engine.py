@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import random
 import threading
+import zlib
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.cache_utils import Cache
 
-from longspan.engine import Cancelled, Engine, Sampling
+from longspan.engine import Cancelled, Engine, Request, Sampling, prefixes
+from longspan.engine.cache import BufferLayer
 from longspan.engine.engine import batches
 from longspan.errors import LongspanError
 from longspan.models import LoadedModel, encode, render
@@ -87,6 +94,123 @@ def test_the_prefix_store_is_bounded(llama: LoadedModel) -> None:
         assert 0 < engine.prefixes.nbytes <= engine.prefixes.max_bytes
     assert engine.generate([prompt(30, 7)], max_tokens=1)[0].cached_tokens == 29
     assert engine.generate([prompt(30, 0)], max_tokens=1)[0].cached_tokens < 29
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    words=st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=6), min_size=1, max_size=3),
+    seed=st.integers(0, 9),
+)
+def test_guessing_changes_nothing(llama: LoadedModel, words: list[list[int]], seed: int) -> None:
+    ids = [token for number in random.Random(seed).choices(range(len(words)), k=20) for token in words[number]]
+    plain = Engine(llama, guess=False, **NO_REUSE).generate([ids], max_tokens=30)[0]
+    guessed = Engine(llama, **NO_REUSE).generate([ids], max_tokens=30)[0]
+    assert guessed.tokens == plain.tokens
+    assert guessed.logprobs == pytest.approx(plain.logprobs, abs=1e-4)
+    assert guessed.steps <= plain.steps == len(plain.tokens) - 1
+
+
+def test_guesses_save_steps(smollm2: LoadedModel) -> None:
+    text = "Repeat: the mill by the river, the mill by the river, the mill by the river, the mill"
+    result = Engine(smollm2, **NO_REUSE).generate([encode(text, smollm2)], max_tokens=24)[0]
+    assert result.steps < len(result.tokens) / 2
+
+
+def test_requests_that_come_later_join(llama: LoadedModel) -> None:
+    prompts = [prompt(length, seed=length) for length in (30, 7, 45)]
+    limits = (24, 10, 5)
+    ended: dict[int, Any] = {}
+    requests = [
+        Request(ids, most, on_end=functools.partial(ended.__setitem__, i))
+        for i, (ids, most) in enumerate(zip(prompts, limits, strict=True))
+    ]
+    engine, asked, rows = Engine(llama, chunk=8), itertools.count(), list[int]()
+    decode = engine._decode
+
+    def noted(active: Any, *state: Any) -> None:
+        rows.append(len(active))
+        decode(active, *state)
+
+    engine._decode = noted  # type: ignore[method-assign]
+    engine.serve(requests[:1], lambda room: {9: [requests[1]], 12: [requests[2]]}.get(next(asked), []))
+    assert rows[0] == 1 and max(rows) == 3
+    for i, (ids, most) in enumerate(zip(prompts, limits, strict=True)):
+        assert ended[i].tokens == reference(llama, ids, most)
+
+
+def test_a_long_text_is_kept_on_disk(llama: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes, "LEAST", 32)
+    document = prompt(60)
+
+    def ask(question: int, **options: Any) -> Any:
+        engine = Engine(llama, prefix_folder=tmp_path, **options)
+        return engine.generate([document + prompt(5, question)], max_tokens=8)[0]
+
+    first = ask(1)
+    [file] = tmp_path.glob("*/*.safetensors")
+    assert first.cached_tokens == 0
+    second = ask(2)
+    assert second.cached_tokens >= 60
+    assert second.tokens == reference(llama, document + prompt(5, 2), 8)
+    assert list(tmp_path.glob("*/*.safetensors")) == [file]  # what is new in it is too short for a file
+    data = bytearray(file.read_bytes())
+    data[-100] ^= 1
+    file.write_bytes(data)
+    damaged = ask(2)
+    assert (damaged.cached_tokens, damaged.tokens) == (0, second.tokens)
+    assert ask(2).cached_tokens >= 60  # written anew
+    assert ask(1, int8=True).cached_tokens == 0  # computes something else
+
+
+def test_files_keep_to_their_budget(llama: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes, "LEAST", 32)
+    engine = Engine(llama, prefix_folder=tmp_path)
+    assert engine.files is not None
+    engine.files.max_bytes = 130 * llama.bytes_per_token
+    for seed in range(4):
+        engine.generate([prompt(50, seed)], max_tokens=2)
+        assert sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors")) <= engine.files.max_bytes
+    fresh = Engine(llama, prefix_folder=tmp_path)
+    assert [fresh.generate([prompt(50, seed)], max_tokens=2)[0].cached_tokens for seed in (3, 0)] == [49, 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    texts=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=12),
+    most=st.integers(4, 40),
+)
+def test_the_tree_knows_the_longest_beginning(texts: list[list[int]], most: int) -> None:
+    size = 2 * 4 * 2 * 3  # keys and values of one token: two heads of three
+    tree, roomy = prefixes.Prefixes(most * size), prefixes.Prefixes(1 << 30)
+    for number, text in enumerate(texts):
+        cache = cache_of(text)
+        for each in (tree, roomy):
+            each.add(cache, 0, 0, text)
+        assert roomy.shared(text) == len(text)
+        assert tree.nbytes <= tree.max_bytes
+        assert tree.nbytes == sum(node.nbytes for node in tree.nodes())
+        assert roomy.nbytes == size * len({tuple(t[:n]) for t in texts[: number + 1] for n in range(1, len(t) + 1)})
+    for text in texts:
+        for each in (tree, roomy):
+            empty = Cache(layers=[BufferLayer(1)])
+            filled = each.fill(empty, text, len(text))
+            assert filled == each.shared(text)
+            if filled:
+                assert empty.layers[0].keys[0, 0, :filled, 0].tolist() == [
+                    hash_of(text[: n + 1]) for n in range(filled)
+                ]
+
+
+def hash_of(text: list[int]) -> float:
+    """A key that depends on all tokens so far, as a model's does."""
+    return float(zlib.crc32(bytes(text)) % 65536)
+
+
+def cache_of(text: list[int]) -> Cache:
+    cache = Cache(layers=[BufferLayer(len(text))])
+    keys = torch.tensor([hash_of(text[: n + 1]) for n in range(len(text))])[None, None, :, None].expand(1, 2, -1, 3)
+    cache.layers[0].update(keys, -keys)
+    return cache
 
 
 def test_a_bounded_window_is_kept(llama: LoadedModel) -> None:

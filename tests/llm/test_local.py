@@ -39,15 +39,15 @@ def user(text: str) -> list[Message]:
 
 @pytest.fixture
 def batches(llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many prompts each call of the engine was given."""
+    """How many chats each step of the engine was for."""
     sizes: list[int] = []
-    generate = llm.engine.generate
+    decode = llm.engine._decode
 
-    def noted(prompts: Any, **options: Any) -> Any:
-        sizes.append(len(prompts))
-        return generate(prompts, **options)
+    def noted(rows: Any, *state: Any) -> None:
+        sizes.append(len(rows))
+        decode(rows, *state)
 
-    monkeypatch.setattr(llm.engine, "generate", noted)
+    monkeypatch.setattr(llm.engine, "_decode", noted)
     return sizes
 
 
@@ -87,7 +87,6 @@ def test_chats_repeat_and_a_batch_changes_nothing(sampling: Sampling, llm: Local
     alone = [asyncio.run(llm.chat(user(question), max_tokens=12, sampling=sampling)).text for question in QUESTIONS]
     del batches[:]
     assert asyncio.run(together()) == alone
-    assert sum(batches) == len(QUESTIONS)
     assert max(batches) > 1
 
 
@@ -97,13 +96,30 @@ def test_the_embedded_model_repeats_itself(smollm2: LocalLLM) -> None:
     assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
 
 
-def test_what_cannot_share_a_batch_does_not(llm: LocalLLM, batches: list[int]) -> None:
+def test_chats_of_other_limits_share_a_batch(llm: LocalLLM, batches: list[int]) -> None:
     async def mixed() -> list[int]:
         chats = [llm.chat(user("Why?"), max_tokens=limit, stop=stop) for limit in (3, 5) for stop in ((), ("x",))]
         return [completion.usage.completion_tokens for completion in await asyncio.gather(*chats)]
 
     assert all(tokens <= limit for tokens, limit in zip(asyncio.run(mixed()), (3, 3, 5, 5), strict=True))
-    assert batches == [1] * 4
+    assert max(batches) > 1
+
+
+def test_a_chat_joins_those_under_way(llm: LocalLLM, batches: list[int]) -> None:
+    async def one_after_the_other() -> list[str]:
+        begun = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        heard = lambda piece: loop.call_soon_threadsafe(begun.set)  # noqa: E731
+        first = asyncio.create_task(llm.chat(user("Go on."), max_tokens=300, on_text=heard))
+        await begun.wait()
+        second = await llm.chat(user("Why?"), max_tokens=4)
+        assert not first.done()
+        return [(await first).text, second.text]
+
+    together = asyncio.run(one_after_the_other())
+    assert 2 in batches
+    alone = [asyncio.run(llm.chat(user(text), max_tokens=n)).text for text, n in (("Go on.", 300), ("Why?", 4))]
+    assert together == alone
 
 
 def test_a_prompt_that_is_too_long_fails_alone(llm: LocalLLM) -> None:
@@ -281,7 +297,7 @@ def test_a_failure_in_the_worker_reaches_the_caller(
         return await asyncio.gather(*(llm.chat(user("Why?"), max_tokens=4) for _ in range(2)), return_exceptions=True)
 
     with monkeypatch.context() as patched:
-        patched.setattr(llm.engine, "generate", fail)
+        patched.setattr(llm.engine, "serve", fail)
         assert asyncio.run(two()) == [error, error]
         patched.setattr(llm.engine, "loglikelihood", fail)
         with pytest.raises(type(error)):

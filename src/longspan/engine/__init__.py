@@ -9,10 +9,10 @@ from longspan.engine.sampling import Sampling
 from longspan.models import importing
 
 if TYPE_CHECKING:
-    from longspan.engine.engine import Cancelled, Engine, Generation
+    from longspan.engine.engine import Cancelled, Engine, Generation, Request
     from longspan.engine.grammar import Grammar
 
-__all__ = ["Cancelled", "Engine", "Generation", "Grammar", "Sampling"]
+__all__ = ["Cancelled", "Engine", "Generation", "Grammar", "Request", "Sampling"]
 
 
 def __getattr__(name: str) -> Any:

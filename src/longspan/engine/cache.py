@@ -1,10 +1,8 @@
-"""Keys and values: a preallocated cache for decoding, and a store of prefixes for the next call."""
+"""Keys and values while a text is read and continued: a cache that is allocated once and written in place."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -62,6 +60,15 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         self.length = end
         return self.keys, self.values
 
+    @property
+    def held(self) -> tuple[Tensor, ...]:
+        """The whole buffers, of which the first `length` columns are in use."""
+        return self.keys, self.values
+
+    def append(self, held: Sequence[Tensor]) -> None:
+        """Write what another layer held, cut to its columns, behind what this one holds."""
+        self.update(held[0], held[1])
+
     def grow(self, capacity: int) -> None:
         old_keys, old_values = self.keys, self.values
         self.capacity = capacity
@@ -86,18 +93,6 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         return -1
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """The keys and values of one run of tokens, from position 0: per layer `[1, kv heads, tokens, head dim]`."""
-
-    tokens: tuple[int, ...]
-    layers: tuple[tuple[Tensor, Tensor], ...]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
-
-
 def is_plain(model: PreTrainedModel) -> bool:
     """Whether every layer of the model keeps all keys and values (no sliding window, no recurrent state)."""
     layers = DynamicCache(config=model.config).layers
@@ -112,84 +107,27 @@ def new_cache(model: PreTrainedModel, capacity: int, plain: bool) -> Cache:
     return Cache(layers=[BufferLayer(capacity) for _ in range(layers)])
 
 
-def fill(cache: Cache, segment: Segment, tokens: int, rows: int = 1) -> None:
-    """Write the first `tokens` tokens of a segment into every row of an empty cache."""
-    for layer, (keys, values) in zip(cache.layers, segment.layers, strict=True):
-        layer.update(keys[:, :, :tokens].expand(rows, -1, -1, -1), values[:, :, :tokens].expand(rows, -1, -1, -1))
-
-
-def merge(caches: Sequence[Cache], capacity: int) -> Cache:
-    """One left-padded batch out of single rows; padding holds zeros."""
-    if len(caches) == 1:
-        return caches[0]
-    length = max(cache.get_seq_length() for cache in caches)
-    merged = Cache(layers=[BufferLayer(max(capacity, length)) for _ in caches[0].layers])
-    for i, layer in enumerate(merged.layers):
-        first = caches[0].layers[i]
-        heads, dims = first.keys.shape[1], (first.keys.shape[3], first.values.shape[3])
-        shapes = [(len(caches), heads, layer.capacity, dim) for dim in dims]
-        layer.keys = torch.zeros(shapes[0], dtype=first.keys.dtype, device=first.keys.device)
-        layer.values = torch.zeros(shapes[1], dtype=first.values.dtype, device=first.values.device)
+def joined(rows: Sequence[tuple[Cache, int, int]], capacity: int) -> tuple[Cache, list[int]]:
+    """One left-padded batch of rows of other caches, each (cache, row, column where it begins), and the columns where
+    they begin in it. Padding holds zeros. What the caches held is let go of."""
+    if len(rows) == 1:
+        return rows[0][0], [rows[0][2]]
+    lengths = [cache.get_seq_length() - begin for cache, _, begin in rows]
+    length = max(lengths)
+    batch = Cache(layers=[BufferLayer(max(capacity, length)) for _ in rows[0][0].layers])
+    for i, layer in enumerate(batch.layers):
+        first = rows[0][0].layers[i].held
+        layer.keys, layer.values = (x.new_zeros(len(rows), x.shape[1], layer.capacity, x.shape[3]) for x in first)
         layer.length, layer.is_initialized = length, True
-        for row, cache in enumerate(caches):
-            source = cache.layers[i]
-            layer.keys[row, :, length - source.length : length] = source.keys[0, :, : source.length]
-            layer.values[row, :, length - source.length : length] = source.values[0, :, : source.length]
-            source.keys = source.values = torch.empty(0)  # free each row's buffer as soon as it is copied
-    return merged
+        for row, (cache, at, begin) in enumerate(rows):
+            for to, x in zip(layer.held, cache.layers[i].held, strict=True):
+                to[row, :, length - lengths[row] : length] = x[at, :, begin : cache.layers[i].length]
+        for cache, _, _ in rows:
+            cache.layers[i].keys = cache.layers[i].values = first[0].new_empty(0)  # one layer more than the batch
+    return batch, [length - each for each in lengths]
 
 
-def cut_out(cache: Cache, row: int, begin: int, tokens: Sequence[int]) -> Segment:
-    """A copy of what a row holds from column `begin` on, for `tokens`."""
-    end = begin + len(tokens)
-    layers = tuple(
-        (layer.keys[row : row + 1, :, begin:end].clone(), layer.values[row : row + 1, :, begin:end].clone())
-        for layer in cache.layers
-    )
-    return Segment(tuple(tokens), layers)
-
-
-class PrefixStore:
-    """Segments of recent sequences, the least recently used dropped first, bounded in bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.nbytes = 0
-        self._segments: OrderedDict[tuple[int, ...], Segment] = OrderedDict()
-
-    def longest(self, tokens: Sequence[int]) -> tuple[Segment | None, int]:
-        """The stored segment that shares the longest prefix with `tokens`, and that prefix's length."""
-        best, shared = None, 0
-        for segment in self._segments.values():
-            length = common_prefix(segment.tokens, tokens)
-            if length > shared:
-                best, shared = segment, length
-        if best is not None:
-            self._segments.move_to_end(best.tokens)
-        return best, shared
-
-    def add(self, segment: Segment) -> None:
-        """Keep a segment; those that it extends are dropped."""
-        if segment.nbytes > self.max_bytes:
-            return
-        longest, shared = self.longest(segment.tokens)
-        if longest is not None and shared == len(segment.tokens):
-            return  # held already
-        for tokens in [t for t in self._segments if len(t) < len(segment.tokens) and segment.tokens[: len(t)] == t]:
-            self.nbytes -= self._segments.pop(tokens).nbytes
-        self._segments[segment.tokens] = segment
-        self.nbytes += segment.nbytes
-        while self.nbytes > self.max_bytes:
-            _, dropped = self._segments.popitem(last=False)
-            self.nbytes -= dropped.nbytes
-
-    def clear(self) -> None:
-        self._segments.clear()
-        self.nbytes = 0
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
+def trim(cache: Cache, tokens: int) -> None:
+    """Forget the last tokens."""
+    for layer in cache.layers:
+        layer.length -= tokens

@@ -1,7 +1,9 @@
 """The engine: one model, many requests. How the model runs is a `Runner`: native where it can be, else transformers.
 
 Prefill goes chunk by chunk into a preallocated cache, each prompt alone, so that a prefix seen before is reused.
-Decoding joins the prompts into one left-padded batch. Scoring runs short texts in batches of similar length.
+Decoding joins the prompts into one left-padded batch; a request that comes while others are decoded is read between
+their steps and joins them. One that is alone guesses several tokens a step by prompt look-up. Scoring runs short texts
+in batches of similar length.
 """
 
 from __future__ import annotations
@@ -9,17 +11,21 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from longspan.engine.cache import PrefixStore, common_prefix, cut_out, fill, merge
+from longspan.engine.cache import joined, trim
 from longspan.engine.grammar import Constraint, Grammar
-from longspan.engine.llama import Llama, fits
+from longspan.engine.llama import STEP_TOKENS, Llama, fits
+from longspan.engine.lookup import Lookup
 from longspan.engine.plain import Plain, Runner
+from longspan.engine.prefixes import Prefixes, PrefixFiles, append, common_prefix, cut_out, fingerprint
 from longspan.engine.sampler import Sampler
 from longspan.engine.sampling import Sampling
 from longspan.engine.text import TextStream
@@ -50,7 +56,8 @@ class Generation:
     `tokens` holds every generated id, the end-of-turn token included, with `logprobs` (nats, of the model's own
     distribution) beside it; `text` has neither end-of-turn token nor stop string. `finish_reason` is "stop" or
     "length". `cached_tokens` of the `prompt_tokens` were not computed again. Seconds are wall time;
-    `decode_seconds` is shared by the requests that were decoded together.
+    `decode_seconds` passed for all that were decoded together, `seconds` is what fell to this one. `steps` is how often
+    the model ran to decode.
     """
 
     tokens: tuple[int, ...]
@@ -61,24 +68,56 @@ class Generation:
     cached_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    seconds: float
+    steps: int
 
 
-@dataclass(slots=True)
-class _Row:
-    """One request on its way."""
+@dataclass(slots=True, eq=False)
+class Request:
+    """One prompt (token ids) to be continued by up to `max_tokens` tokens.
 
-    index: int
+    `on_text` gets whole characters as they come. `on_end` is called once: with what came of it, or with `Cancelled`
+    after `cancel` was set.
+    """
+
     prompt: list[int]
+    max_tokens: int
+    sampling: Sampling = Sampling()  # noqa: RUF009  it is frozen
+    stop: Sequence[str] = ()
+    grammar: Grammar | None = None
+    on_text: Callable[[str], None] | None = None
+    on_end: Callable[[Generation | Cancelled], None] | None = None
+    cancel: threading.Event | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """A request on its way."""
+
+    asked: Request
     sampler: Sampler
     stream: TextStream
     constraint: Constraint | None
-    cache: Cache | None = None
+    cache: Cache
+    lookup: Lookup | None
     cached_tokens: int = 0
+    read: int = 0  # tokens of the prompt that are in the cache
     prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
+    began: float = 0.0  # to be decoded
+    shared_seconds: float = 0.0
+    steps: int = 0
+    ended: bool = False
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return self.asked.cancel is not None and self.asked.cancel.is_set()
+
+    @property
+    def left(self) -> int:
+        return self.asked.max_tokens - len(self.tokens)
 
 
 class Engine:
@@ -90,25 +129,33 @@ class Engine:
         *,
         chunk: int = CHUNK,
         prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
+        prefix_folder: Path | None = None,
         beyond_window: bool = False,
         int8: bool = False,
+        guess: bool = True,
     ) -> None:
         """`beyond_window` lets texts exceed the model's window: what it then says is the caller's question. `int8`
-        decodes with weights in int8, where the model can run natively (`Engine.native`); it is ignored elsewhere."""
+        decodes with weights in int8, where the model can run natively (`Engine.native`); it is ignored elsewhere.
+        With `prefix_folder`, long prompts are kept on disk, too, for the next process. `guess` is prompt look-up,
+        which only the native steps have: their arithmetic is the same for one token and for several."""
         self.loaded = loaded
         self.model = loaded.model
         self.chunk = max(1, chunk)
         self.native = fits(loaded.model)
         self.int8 = int8 and self.native
+        self.guess = guess and self.native
         self.runner: Runner = Llama(loaded.model, int8=int8) if self.native else Plain(loaded.model)
         self.plain = self.runner.plain
-        self.prefixes = PrefixStore(prefix_cache_bytes if self.plain else 0)
+        self.prefixes = Prefixes(prefix_cache_bytes if self.plain else 0)
+        self.files: PrefixFiles | None = None
+        if prefix_folder is not None and self.plain:
+            key = fingerprint(loaded.model, loaded.name, self.native, self.int8)
+            self.files = PrefixFiles(prefix_folder, key)
         self.window = math.inf if beyond_window else loaded.window
         self._lock = threading.Lock()
 
     # --- Generating -----------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -128,106 +175,159 @@ class Engine:
         each = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
         if len(each) != len(prompts):
             raise ValueError(f"{len(each)} samplings for {len(prompts)} prompts")
-        for prompt in prompts:
-            self._check_fits(prompt, max_tokens)
-        rows = [
-            _Row(
-                index=i,
-                prompt=list(prompt),
-                sampler=Sampler(each[i], self.model.device),
-                stream=TextStream(self.loaded.tokenizer, stop),
-                constraint=grammar.start() if grammar else None,
-            )
-            for i, prompt in enumerate(prompts)
-        ]
-        size = DECODE_ROWS if self.plain else 1
-        by_length = sorted(rows, key=lambda row: len(row.prompt))
-        with self._lock:
-            for begin in range(0, len(rows), size):
-                self._run(by_length[begin : begin + size], max_tokens, on_text, cancel)
-        return [
-            Generation(
-                tokens=tuple(row.tokens),
-                text=row.stream.text,
-                logprobs=tuple(row.logprobs),
-                finish_reason=row.finish_reason or "length",
-                prompt_tokens=len(row.prompt),
-                cached_tokens=row.cached_tokens,
-                prefill_seconds=row.prefill_seconds,
-                decode_seconds=row.decode_seconds,
-            )
-            for row in rows
-        ]
+        ended: dict[int, Generation | Cancelled] = {}
 
-    def _check_fits(self, prompt: Sequence[int], max_tokens: int) -> None:
-        if not prompt:
+        def request(i: int) -> Request:
+            say = None if on_text is None else lambda piece: on_text(i, piece)
+            end = lambda came: ended.__setitem__(i, came)  # noqa: E731
+            return Request(list(prompts[i]), max_tokens, each[i], stop, grammar, say, end, cancel)
+
+        self.serve(sorted(map(request, range(len(prompts))), key=lambda asked: len(asked.prompt)))
+        found = [ended[i] for i in range(len(prompts))]
+        generations = [one for one in found if isinstance(one, Generation)]
+        if len(generations) < len(found):
+            raise Cancelled
+        return generations
+
+    @torch.inference_mode()
+    def serve(self, requests: Sequence[Request], more: Callable[[int], Sequence[Request]] = lambda room: ()) -> None:
+        """Answer the requests, and those that `more` gives while they are answered: it is asked before every step for
+        at most `room` of them. Raises LongspanError for a prompt that does not fit, before anything else."""
+        for asked in requests:
+            self.check(asked)
+        with self._lock:
+            self._serve(deque(requests), more)
+
+    def check(self, asked: Request) -> None:
+        """Raises LongspanError for a request that does not fit."""
+        if not asked.prompt:
             raise LongspanError("The prompt is empty: there is nothing to continue.")
-        if max_tokens < 1:
-            raise LongspanError(f"At least one token must be allowed for the answer, not {max_tokens}.")
-        if len(prompt) + max_tokens > self.window:
+        if asked.max_tokens < 1:
+            raise LongspanError(f"At least one token must be allowed for the answer, not {asked.max_tokens}.")
+        if len(asked.prompt) + asked.max_tokens > self.window:
             raise LongspanError(
-                f"The prompt has {len(prompt)} tokens and the answer up to {max_tokens}, but the window of "
+                f"The prompt has {len(asked.prompt)} tokens and the answer up to {asked.max_tokens}, but the window of "
                 f"{self.loaded.name} is {self.loaded.window}: shorten one of them or read the text in parts."
             )
 
-    def _run(self, rows: list[_Row], max_tokens: int, on_text: OnText | None, cancel: threading.Event | None) -> None:
-        """Prefill each row, then decode them together; rows leave the batch as they finish."""
-        for row in rows:
-            begin = time.perf_counter()
-            logits = self._prefill(row, max_tokens, cancel)
-            row.prefill_seconds = time.perf_counter() - begin
-            self._take(row, logits, max_tokens, on_text)
+    def _serve(self, waiting: deque[Request], more: Callable[[int], Sequence[Request]]) -> None:
+        """Between two steps of those that are decoded, one chunk of a prompt is read."""
+        size = DECODE_ROWS if self.plain else 1
+        reading: _Row | None = None  # its prompt is not read to the end
+        ready: list[_Row] = []  # read, about to join
+        active: list[_Row] = []  # decoded together in `cache`, from the columns `starts` on
+        cache: Cache | None = None
+        starts: list[int] = []
+        while True:
+            room = size - len(active) - len(ready) - (reading is not None)
+            if room > len(waiting):
+                waiting.extend(more(room - len(waiting)))
+            if reading is None and waiting and room > 0:
+                reading = self._begin(waiting.popleft())
+            if reading is not None and self._read(reading):
+                if not reading.ended:
+                    ready.append(reading)
+                reading = None
+            if ready and (active or not (reading or waiting) or len(ready) == size):
+                rows = [(cache, i, start) for i, start in enumerate(starts) if cache is not None]
+                rows += [(row.cache, 0, 0) for row in ready]
+                active, ready = active + ready, []
+                longest = max(begun.get_seq_length() - start for begun, _, start in rows)
+                cache, starts = joined(rows, longest + max(row.left for row in active))
+            if active and cache is not None:
+                self._decode(active, cache, starts)
+                active, starts = self._leave(active, cache, starts)
+            elif reading is None and not waiting and not ready:
+                return
+
+    def _begin(self, asked: Request) -> _Row:
+        """A request with an empty cache, but for what is known of its prompt."""
+        guesses = self.guess and asked.sampling.temperature <= 0 and asked.grammar is None
+        row = _Row(
+            asked,
+            Sampler(asked.sampling, self.model.device),
+            TextStream(self.loaded.tokenizer, asked.stop),
+            asked.grammar.start() if asked.grammar else None,
+            self.runner.new_cache(len(asked.prompt) + asked.max_tokens),
+            Lookup(asked.prompt) if guesses else None,
+            began=time.perf_counter(),
+        )
+        most = len(asked.prompt) - 1  # the last token must run, for its scores
+        if self.files and self.files.shared(asked.prompt)[1] > self.prefixes.shared(asked.prompt):
+            row.read = self.files.fill(row.cache, asked.prompt, most)
+        if not row.read:
+            row.read = self.prefixes.fill(row.cache, asked.prompt, most)
+        row.cached_tokens = row.read
+        row.prefill_seconds = time.perf_counter() - row.began
+        return row
+
+    def _read(self, row: _Row) -> bool:
+        """Read one chunk of the prompt; at its end choose the first token. Whether the row is read to the end."""
         begin = time.perf_counter()
-        active = [row for row in rows if row.finish_reason is None]
-        if active:
-            lengths = [len(row.prompt) for row in active]
-            cache = merge([row.cache for row in active if row.cache is not None], max(lengths) + max_tokens)
-            starts = [max(lengths) - length for length in lengths]  # the column where each row begins
-        while active:
-            check(cancel)
-            logits = self._step(active, cache, starts)
-            for row, scores in zip(active, logits, strict=True):
-                self._take(row, scores, max_tokens, on_text)
-            going = [i for i, row in enumerate(active) if row.finish_reason is None]
-            if len(going) == len(active):
-                continue
-            for i, row in enumerate(active):
-                if row.finish_reason is not None:
-                    row.decode_seconds = time.perf_counter() - begin
-                    self._remember(row, cache, i, starts[i])
-            active, starts = [active[i] for i in going], [starts[i] for i in going]
-            if self.plain and active:
-                keep = torch.tensor(going, device=self.model.device)
-                for layer in cache.layers:
-                    layer.keep_rows(keep)
+        prompt = row.asked.prompt
+        if row.cancelled:
+            self._end(row)
+            return True
+        ids = torch.tensor([prompt[row.read : row.read + self.chunk]], device=self.model.device)
+        logits = self.runner.run(ids, row.cache)
+        row.read += ids.shape[1]
+        if row.read == len(prompt) and self.plain:
+            self.prefixes.add(row.cache, 0, 0, prompt)
+            if self.files:
+                self.files.add(row.cache, prompt)
+        row.prefill_seconds += time.perf_counter() - begin
+        if row.read < len(prompt):
+            return False
+        row.began = time.perf_counter()
+        self._take(row, logits[0, -1])
+        if row.finish_reason:
+            self._end(row)
+        return True
 
-    def _prefill(self, row: _Row, max_tokens: int, cancel: threading.Event | None) -> Tensor:
-        """Fill the row's cache with its prompt; the scores `[vocabulary]` after its last token."""
-        prompt = row.prompt
-        row.cache = self.runner.new_cache(len(prompt) + max_tokens)
-        segment, shared = self.prefixes.longest(prompt)
-        row.cached_tokens = min(shared, len(prompt) - 1)  # the last token must run, for its scores
-        if segment is not None and row.cached_tokens:
-            fill(row.cache, segment, row.cached_tokens)
-        for begin in range(row.cached_tokens, len(prompt), self.chunk):
-            check(cancel)
-            ids = torch.tensor([prompt[begin : begin + self.chunk]], device=self.model.device)
-            logits = self.runner.run(ids, row.cache)
-        if self.plain:
-            self.prefixes.add(cut_out(row.cache, 0, 0, prompt))
-        return logits[0, -1]
+    def _decode(self, rows: list[_Row], cache: Cache, starts: list[int]) -> None:
+        """One step: a token for every row, and where a row is alone those of its guess that are right."""
+        begin = time.perf_counter()
+        lookup = rows[0].lookup if len(rows) == 1 else None
+        guess = lookup.guess(min(rows[0].left - 1, STEP_TOKENS - 1)) if lookup else []
+        ids = torch.tensor([[row.tokens[-1], *guess] for row in rows], device=self.model.device)
+        logits = self.runner.run(ids, cache, starts=starts, keep=1 + len(guess))
+        for row, scores in zip(rows, logits, strict=True):
+            row.steps += 1
+            self._take(row, scores[0])
+        right = 0
+        while right < len(guess) and not rows[0].finish_reason and rows[0].tokens[-1] == guess[right]:
+            right += 1
+            self._take(rows[0], logits[0, right])
+        if lookup and guess:
+            trim(cache, len(guess) - right)
+            lookup.learn(len(guess), right)
+        for row in rows:
+            row.shared_seconds += (time.perf_counter() - begin) / len(rows)
 
-    def _step(self, rows: list[_Row], cache: Cache, starts: list[int]) -> Tensor:
-        """One token for every row: scores `[rows, vocabulary]`."""
-        ids = torch.tensor([[row.tokens[-1]] for row in rows], device=self.model.device)
-        return self.runner.run(ids, cache, starts=starts)[:, -1]
+    def _leave(self, rows: list[_Row], cache: Cache, starts: list[int]) -> tuple[list[_Row], list[int]]:
+        """Let those that are finished or cancelled go; the others and where they begin."""
+        going = [i for i, row in enumerate(rows) if row.finish_reason is None and not row.cancelled]
+        if len(going) == len(rows):
+            return rows, starts
+        for i, row in enumerate(rows):
+            if i not in going:
+                if row.finish_reason and self.plain:  # its last token was chosen but never ran
+                    self.prefixes.add(cache, i, starts[i], row.asked.prompt + row.tokens[:-1])
+                self._end(row)
+        if self.plain and going:
+            keep = torch.tensor(going, device=self.model.device)
+            for layer in cache.layers:
+                layer.keep_rows(keep)
+        return [rows[i] for i in going], [starts[i] for i in going]
 
-    def _take(self, row: _Row, logits: Tensor, max_tokens: int, on_text: OnText | None) -> None:
+    def _take(self, row: _Row, logits: Tensor) -> None:
         """Choose the row's next token, show its text, and see whether the row is finished."""
         allowed = row.constraint.allowed(logits.numel()).to(logits.device) if row.constraint else None
         token, logprob = row.sampler.choose(logits, allowed)
         row.tokens.append(token)
         row.logprobs.append(logprob)
+        if row.lookup:
+            row.lookup.push(token)
         complete = row.constraint.advance(token) if row.constraint else False
         if token in self.loaded.stop_ids:
             row.finish_reason = "stop"
@@ -236,17 +336,34 @@ class Engine:
             piece = row.stream.push(token)
             if row.stream.stopped or complete:
                 row.finish_reason = "stop"
-            elif len(row.tokens) >= max_tokens:
+            elif not row.left:
                 row.finish_reason = "length"
         if row.finish_reason:
             piece += row.stream.finish()
-        if piece and on_text:
-            on_text(row.index, piece)
+        if piece and row.asked.on_text:
+            row.asked.on_text(piece)
 
-    def _remember(self, row: _Row, cache: Cache, i: int, start: int) -> None:
-        """Keep what was computed for a finished row; its last token was chosen but never ran."""
-        if self.plain:
-            self.prefixes.add(cut_out(cache, i, start, row.prompt + row.tokens[:-1]))
+    def _end(self, row: _Row) -> None:
+        row.ended = True
+        if row.asked.on_end is None:
+            return
+        if row.finish_reason is None:
+            row.asked.on_end(Cancelled())
+            return
+        row.asked.on_end(
+            Generation(
+                tokens=tuple(row.tokens),
+                text=row.stream.text,
+                logprobs=tuple(row.logprobs),
+                finish_reason=row.finish_reason,
+                prompt_tokens=len(row.asked.prompt),
+                cached_tokens=row.cached_tokens,
+                prefill_seconds=row.prefill_seconds,
+                decode_seconds=time.perf_counter() - row.began,
+                seconds=row.prefill_seconds + row.shared_seconds,
+                steps=row.steps,
+            )
+        )
 
     # --- Scoring --------------------------------------------------------------------------------------------------
 
@@ -286,7 +403,8 @@ class Engine:
         if shared:
             head = self.runner.new_cache(shared)
             self.runner.run(torch.tensor([inputs[0][:shared]], device=device), head)
-            fill(cache, cut_out(head, 0, 0, inputs[0][:shared]), shared, rows=len(pairs))
+            known = cut_out(head, 0, 0, shared)
+            append(cache, tuple(tuple(x.expand(len(pairs), -1, -1, -1) for x in layer) for layer in known))
         ids = torch.zeros(len(pairs), width, dtype=torch.long)
         for row, tokens in enumerate(inputs):
             ids[row, : len(tokens) - shared] = torch.tensor(tokens[shared:])

@@ -19,7 +19,7 @@ from longspan.trace import Usage, span
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from longspan.engine import Engine
+    from longspan.engine import Engine, Request
     from longspan.models import LoadedModel
 
 
@@ -31,8 +31,8 @@ INT8 = "+int8"  # behind a model's name
 class LocalLLM:
     """Runs a model with the engine, in one worker thread, so that the event loop stays free.
 
-    The weights are loaded on first use; `warm()` begins loading at once, beside other work. Chats that wait for the
-    worker together are generated as one batch.
+    The weights are loaded on first use; `warm()` begins loading at once, beside other work. Chats are generated
+    together: one that comes while others are answered joins them.
     """
 
     def __init__(self, name: str, *, beyond_window: bool = False) -> None:
@@ -44,6 +44,7 @@ class LocalLLM:
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="longspan-engine")
         self._waiting: list[_Chat] = []
+        self._scores = 0  # texts to be scored that wait for the worker
 
     def warm(self) -> None:
         """Begin to load the model in the background."""
@@ -150,7 +151,7 @@ class LocalLLM:
     ) -> Completion:
         """Answer the conversation; see `LLM.chat`.
 
-        Cancelling the task stops the generation at the next token, or once all that share its batch are cancelled.
+        Cancelling the task stops the generation at the next token.
         """
         chat = _Chat(list(messages), max_tokens, sampling, tuple(stop), schema, on_text)
         with Call.of(messages, max_tokens, sampling, stop, schema).recorded(self.name) as step:
@@ -167,68 +168,61 @@ class LocalLLM:
         return completion
 
     def _serve(self) -> None:
-        """Take the first chat that waits, and with it those that can share its batch."""
-        with self._lock:
-            if not self._waiting:
-                return  # an earlier turn took them all
-            first = self._waiting[0]
-            batch = [first]
-            if first.batchable:
-                batch = [chat for chat in self._waiting if chat.batchable and chat.shape == first.shape][:8]
-            self._waiting = [chat for chat in self._waiting if chat not in batch]
-        self._answer([chat for chat in batch if chat.result.set_running_or_notify_cancel()])
+        """Answer the chats that wait, and those that come meanwhile: they join the batch that is under way."""
+        under_way: list[_Chat] = []
 
-    def _answer(self, batch: list[_Chat]) -> None:
-        """Hand each chat its completion, or the error."""
-        if not batch:
-            return
+        def more(room: int) -> list[Request]:
+            with self._lock:
+                room = 0 if self._scores and under_way else room  # a text that is to be scored has its turn, too
+                chosen, self._waiting = self._waiting[:room], self._waiting[room:]
+            requests = []
+            for chat in chosen:
+                if not chat.result.set_running_or_notify_cancel():
+                    continue
+                try:
+                    requests.append(self._request(chat))
+                except Exception as error:  # noqa: BLE001 - handed to the one who waits
+                    chat.result.set_exception(error)
+                else:
+                    under_way.append(chat)
+            return requests
+
         try:
-            completions = self._generate(batch)
+            engine = self.engine
+            engine.serve((), more)
         except BaseException as error:  # noqa: BLE001 - handed to those who wait
-            if len(batch) > 1 and isinstance(error, LongspanError):  # such as one prompt too long for the window
-                for chat in batch:
-                    self._answer([chat])
-                return
-            for chat in batch:
-                chat.result.set_exception(error)
-        else:
-            for chat, completion in zip(batch, completions, strict=True):
-                chat.result.set_result(completion)
+            with self._lock:
+                lost, self._waiting = [*under_way, *self._waiting], []
+            for chat in lost:
+                if not chat.result.done():
+                    chat.result.set_exception(error)
 
-    def _generate(self, batch: list[_Chat]) -> list[Completion]:
-        from longspan.engine import Grammar
+    def _request(self, chat: _Chat) -> Request:
+        from longspan.engine import Generation, Grammar, Request
         from longspan.models import render
 
         engine = self.engine
-        first = batch[0]
-        begin = time.perf_counter()
-        generations = engine.generate(
-            [render(chat.messages, engine.loaded) for chat in batch],
-            max_tokens=first.max_tokens,
-            sampling=[chat.sampling for chat in batch],
-            stop=(*first.stop, *engine.loaded.stop),
-            grammar=Grammar(first.schema, engine.loaded) if first.schema is not None else None,
-            on_text=lambda index, piece: batch[index].say(piece),
-            cancel=_AllCancelled(batch),
+
+        def end(came: Generation | LongspanError) -> None:
+            if not isinstance(came, Generation):
+                chat.result.set_exception(came)
+                return
+            usage = Usage(1, came.prompt_tokens, len(came.tokens), came.cached_tokens, came.seconds)
+            times = came.prefill_seconds, came.decode_seconds
+            chat.result.set_result(Completion(came.text, usage, came.finish_reason, came.logprobs, *times))
+
+        asked = Request(
+            render(chat.messages, engine.loaded),
+            chat.max_tokens,
+            chat.sampling,
+            (*chat.stop, *engine.loaded.stop),
+            Grammar(chat.schema, engine.loaded) if chat.schema is not None else None,
+            chat.on_text,
+            end,
+            chat.cancel,
         )
-        seconds = time.perf_counter() - begin
-        return [
-            Completion(
-                generation.text,
-                Usage(
-                    1,
-                    generation.prompt_tokens,
-                    len(generation.tokens),
-                    generation.cached_tokens,
-                    seconds / len(batch),
-                ),
-                generation.finish_reason,
-                generation.logprobs,
-                generation.prefill_seconds,
-                generation.decode_seconds,
-            )
-            for generation in generations
-        ]
+        engine.check(asked)
+        return asked
 
     async def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
         """For each (context, continuation): the log probability (nats) of each continuation token."""
@@ -236,12 +230,17 @@ class LocalLLM:
         with span(f"score {self.name}", "llm", {"pairs": [list(pair) for pair in pairs]}) as step:
             step.attributes = {"key": scoring_key(self.name, pairs), "model": self.name}
             self.warm()
+            with self._lock:
+                self._scores += 1
             work = self._worker.submit(self._score, list(pairs), cancel)
             try:
                 scores, tokens, seconds = await asyncio.wrap_future(work)
             except asyncio.CancelledError:
                 cancel.set()
                 raise
+            finally:
+                with self._lock:
+                    self._scores -= 1
             step.output, step.usage = [list(scored) for scored in scores], Usage(1, tokens, 0, 0, seconds)
         return scores
 
@@ -277,26 +276,3 @@ class _Chat:
         self.on_text = on_text
         self.result: Future[Completion] = Future()
         self.cancel = threading.Event()
-
-    @property
-    def batchable(self) -> bool:
-        return self.schema is None
-
-    @property
-    def shape(self) -> tuple[int, tuple[str, ...]]:
-        return self.max_tokens, self.stop
-
-    def say(self, piece: str) -> None:
-        if self.on_text is not None:
-            self.on_text(piece)
-
-
-class _AllCancelled(threading.Event):
-    """Set when every chat of a batch is cancelled: the others still want their answers."""
-
-    def __init__(self, batch: list[_Chat]) -> None:
-        super().__init__()
-        self.batch = batch
-
-    def is_set(self) -> bool:
-        return all(chat.cancel.is_set() for chat in self.batch)
