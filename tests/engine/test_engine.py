@@ -225,6 +225,15 @@ def test_a_bounded_window_is_kept(llama: LoadedModel) -> None:
         Engine(llama).loglikelihood([([], [1])])
 
 
+def test_a_text_that_memory_cannot_hold_is_told_before(llama: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(llama)
+    monkeypatch.setattr("longspan.engine.engine.SURELY_THERE", 0)
+    monkeypatch.setattr("longspan.engine.engine.free_bytes", lambda: 100.0 * llama.bytes_per_token)
+    with pytest.raises(LongspanError, match=r"120 tokens need .* about 90 tokens would fit"):
+        engine.generate([prompt(110)], max_tokens=10)
+    assert engine.generate([prompt(80)], max_tokens=10)[0].tokens == reference(llama, prompt(80), 10)
+
+
 SAMPLINGS = [
     Sampling(temperature=1.0, seed=1),
     Sampling(temperature=0.7, top_k=5, seed=2),

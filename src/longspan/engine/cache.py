@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -131,3 +132,12 @@ def trim(cache: Cache, tokens: int) -> None:
     """Forget the last tokens."""
     for layer in cache.layers:
         layer.length -= tokens
+
+
+def free_bytes() -> float:
+    """How much memory this machine can still give; infinite where it does not tell."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        return float(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return float("inf")

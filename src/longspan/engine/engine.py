@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from longspan.engine.cache import joined, trim
+from longspan.engine.cache import free_bytes, joined, trim
 from longspan.engine.grammar import Constraint, Grammar
 from longspan.engine.llama import STEP_TOKENS, Llama, fits
 from longspan.engine.lookup import Lookup
@@ -35,6 +35,7 @@ from longspan.models.loading import LoadedModel
 CHUNK = 512  # tokens a prefill step
 PREFIX_CACHE_BYTES = 512 << 20
 DECODE_ROWS = 8  # requests decoded together
+SURELY_THERE = 64 << 20  # bytes that are not asked after
 SCORE_TOKENS = 1024  # padded tokens a scoring batch: larger ones pad more and leave the caches
 
 OnText = Callable[[int, str], None]
@@ -209,6 +210,13 @@ class Engine:
                 f"The prompt has {len(asked.prompt)} tokens and the answer up to {asked.max_tokens}, but the window of "
                 f"{self.loaded.name} is {self.loaded.window}: shorten one of them or read the text in parts."
             )
+        tokens = len(asked.prompt) + asked.max_tokens
+        needed, free = tokens * self.loaded.bytes_per_token, free_bytes() + self.prefixes.nbytes
+        if needed > SURELY_THERE and needed > free:
+            raise LongspanError(
+                f"{tokens} tokens need {needed / 1e9:.1f} GB for their keys and values, and {free / 1e9:.1f} GB are "
+                f"free: about {int(0.9 * free / self.loaded.bytes_per_token)} tokens would fit. Read the text in parts."
+            )
 
     def _serve(self, waiting: deque[Request], more: Callable[[int], Sequence[Request]]) -> None:
         """Between two steps of those that are decoded, one chunk of a prompt is read."""
@@ -253,6 +261,8 @@ class Engine:
             began=time.perf_counter(),
         )
         most = len(asked.prompt) - 1  # the last token must run, for its scores
+        if len(asked.prompt) * self.loaded.bytes_per_token > max(SURELY_THERE, free_bytes()):
+            self.prefixes.clear()  # what is being asked is worth more
         if self.files and self.files.shared(asked.prompt)[1] > self.prefixes.shared(asked.prompt):
             row.read = self.files.fill(row.cache, asked.prompt, most)
         if not row.read:

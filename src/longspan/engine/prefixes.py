@@ -213,12 +213,15 @@ class PrefixFiles:
         data = save({f"{i}.{j}": x.contiguous() for i, layer in enumerate(held) for j, x in enumerate(layer)})
         if len(data) > self.max_bytes:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{zlib.crc32(repr(tuple(tokens)).encode()):08x}-{len(tokens)}"
         about = self.folder / f"{name}.json"
-        _write(about.with_suffix(".safetensors"), data)
-        _write(about, json.dumps({"tokens": list(tokens), "crc32": zlib.crc32(data)}).encode())  # last: it is whole
-        self._drop(keep=about)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(about.with_suffix(".safetensors"), data)
+            _write(about, json.dumps({"tokens": list(tokens), "crc32": zlib.crc32(data)}).encode())  # last: it is whole
+            self._drop(keep=about)
+        except OSError as error:  # the answer does not depend on it
+            log.warning("A prefix could not be kept on disk (%s).", error)
 
     def _drop(self, keep: Path) -> None:
         """Remove the files that were not used for longest, of any model, until the budget is kept."""

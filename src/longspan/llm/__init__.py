@@ -28,12 +28,19 @@ __all__ = [
 ]
 
 
-def open_llm(spec: str, *, base_url: str | None = None, prices: str | None = None, window: int | None = None) -> LLM:
+def open_llm(
+    spec: str,
+    *,
+    base_url: str | None = None,
+    prices: str | None = None,
+    window: int | None = None,
+    keep: bool = False,
+) -> LLM:
     """The model named by `spec`: `openai:NAME` is an endpoint, `simulated:NAME` the simulated reader, anything else a
     model on this machine.
 
     Nothing is loaded or asked yet. `prices` are currency units per million tokens, "INPUT,OUTPUT[,CACHED]"; `window`
-    is an endpoint's, in tokens, where the server does not tell.
+    is an endpoint's, in tokens, where the server does not tell. `keep` is `open_local`'s.
     """
     cost = Prices.parse(prices) if prices is not None else None
     if window is not None and window < 1:
@@ -51,11 +58,12 @@ def open_llm(spec: str, *, base_url: str | None = None, prices: str | None = Non
         raise UsageError(f"--base-url goes with an endpoint's model: write --model openai:{spec}.")
     if spec.startswith("simulated:"):
         return SimulatedLLM.parse(spec.removeprefix("simulated:"))
-    return open_local(spec)
+    return open_local(spec, keep=keep)
 
 
-def open_local(spec: str, *, beyond_window: bool = False) -> LocalLLM:
-    """The model on this machine named by `spec`, not loaded yet; `beyond_window` lets prompts exceed its window."""
+def open_local(spec: str, *, beyond_window: bool = False, keep: bool = False) -> LocalLLM:
+    """The model on this machine named by `spec`, not loaded yet; `beyond_window` lets prompts exceed its window, `keep`
+    keeps what was computed for long ones on disk."""
     if spec.startswith(("http://", "https://")):
         raise UsageError(f"{spec} is an address: write --model openai:NAME --base-url {spec}.")
     if re.match(r"[a-z]{2,}:", spec, re.IGNORECASE):
@@ -63,4 +71,4 @@ def open_local(spec: str, *, beyond_window: bool = False) -> LocalLLM:
     model = spec.removesuffix(INT8)
     if "+" in Path(model).name and not Path(model).expanduser().exists():
         raise UsageError(f"There is no method {model.rpartition('+')[2]!r} yet, only int8: name the model alone.")
-    return LocalLLM(spec, beyond_window=beyond_window)
+    return LocalLLM(spec, beyond_window=beyond_window, keep=keep)

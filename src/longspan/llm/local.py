@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from longspan.errors import LongspanError
 from longspan.llm.protocol import Call, Completion, Message, Sampling, note, scoring_key
+from longspan.paths import cache_home
 from longspan.surrogates import replace_surrogates
 from longspan.trace import Usage, span
 
@@ -35,10 +36,12 @@ class LocalLLM:
     together: one that comes while others are answered joins them.
     """
 
-    def __init__(self, name: str, *, beyond_window: bool = False) -> None:
+    def __init__(self, name: str, *, beyond_window: bool = False, keep: bool = False) -> None:
         """`name` is a model's, or with `+int8` that model on int8 weights and a bf16 cache, where the engine has it.
-        `beyond_window` lets prompts exceed the window, as evaluations do to see what happens there."""
+        `beyond_window` lets prompts exceed the window, as evaluations do to see what happens there. With `keep`, what
+        was computed for long prompts stays on disk, so that a further question on the same text begins at once."""
         self.name = name
+        self._keep = keep
         self._beyond_window = beyond_window
         self._engine: Future[Engine] | None = None
         self._lock = threading.Lock()
@@ -57,7 +60,8 @@ class LocalLLM:
         from longspan.models import load
 
         name, int8 = self.name.removesuffix(INT8), self.name.endswith(INT8)
-        engine = Engine(load(name), beyond_window=self._beyond_window, int8=int8)
+        folder = cache_home() / "prefixes" if self._keep else None
+        engine = Engine(load(name), beyond_window=self._beyond_window, int8=int8, prefix_folder=folder)
         if int8 and not engine.native:
             raise LongspanError(
                 f"{name} cannot run in int8 here: that takes a model of Llama's build (Llama, Mistral, Qwen2/3, "
