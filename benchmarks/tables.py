@@ -27,6 +27,7 @@ NEEDS = {  # a table whose results are not there yet stays as it is
     "speed": ("ask-speed.json",),
     "evaluation": ("smollm2/report.json", "smollm2/effective.json"),
     "engine": ("engine.json",),
+    "serving": ("serving.json",),
     "workflows": ("workflows.json",),
 }
 GOALS = {
@@ -103,6 +104,26 @@ def engine() -> str:
     return benchmark.table(json.loads((RESULTS / "engine.json").read_text(encoding="utf-8"))["rows"])
 
 
+def serving() -> str:
+    """What is not computed twice."""
+    found = json.loads((RESULTS / "serving.json").read_text(encoding="utf-8"))
+    reuse, together = found["reuse"], found["together"]
+    lines = ["| | seconds to the first token | of the first |", "|---|---|---|"]
+    names = {
+        "first": "a question on 8K tokens",
+        "again": "another, in the same process",
+        "from disk": "another, by a new one",
+    }
+    lines += [f"| {said} | {reuse[name]:.2f} | {reuse[name] / reuse['first']:.1%} |" for name, said in names.items()]
+    lines += ["", "| | guessing, tokens/s | one by one | tokens a step |", "|---|---|---|---|"]
+    for kind, rates in found["guess"].items():
+        lines.append(f"| {kind} | {rates['guessing']:.0f} | {rates['one by one']:.0f} | {rates['tokens a step']:.1f} |")
+    lines += ["", "| requests at once | tokens/s of all |", "|---|---|"]
+    lines += [f"| {number} | {rate:.0f} |" for number, rate in together.items()]
+    beside = " and ".join(f"{megabytes:.0f} MB ({how})" for how, megabytes in found["memory"].items())
+    return "\n".join([*lines, "", f"Reading 32K tokens takes {beside} beside weights and cache."])
+
+
 def workflows() -> str:
     """Tasks, workflows and lengths."""
     import workflows as benchmark
@@ -125,6 +146,7 @@ def main() -> None:
         "speed": speed,
         "evaluation": evaluation,
         "engine": engine,
+        "serving": serving,
         "workflows": workflows,
     }
     for page in PAGES:

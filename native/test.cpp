@@ -1,5 +1,6 @@
-// The kernels without Python, against attention in double precision, over every level that this processor runs. Built
-// under the sanitizers by native/sanitize.sh: each tensor has exactly its size, so that one element too far is seen.
+// The kernels without Python, attention against double precision and steps against themselves, over every level that
+// this processor runs. Built under the sanitizers by native/sanitize.sh: each tensor has exactly its size, so that one
+// element too far is seen.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -135,13 +136,121 @@ bool trial(const Level& level, bool decoding) {
   return true;
 }
 
+// A matrix of exactly its size, as Python hands it over.
+struct Matrix {
+  Tensor values;
+  std::vector<std::uint8_t> bytes;
+  std::vector<float> scales, bias;
+  Linear linear;
+  Matrix(Type type, i64 out, i64 in, bool biased) : values(type == Type::i8 ? 0 : out * in, 0.2f) {
+    if (type == Type::i8) {
+      const i64 rows = (out + 15) / 16 * 16, groups = (in + 63) / 64;
+      for (i64 i = 0; i < rows * groups * 64; ++i) bytes.push_back(static_cast<std::uint8_t>(between(1, 255)));
+      for (i64 i = 0; i < rows * groups; ++i) scales.push_back(0.004f);
+    }
+    for (i64 i = 0; biased && i < out; ++i) bias.push_back(normal(1));
+    const void* w = type == Type::i8 ? static_cast<const void*>(bytes.data()) : values.data(type);
+    linear = {w, type == Type::i8 ? scales.data() : nullptr, biased ? bias.data() : nullptr, out, in};
+  }
+};
+
+// A small model with random weights: several tokens in one step give what they give one after the other.
+bool step_trial(const Level& level) {
+  Step s;
+  s.type = flip() ? Type::f32 : Type::bf16;
+  s.weights = flip() ? s.type : Type::i8;
+  s.cached = s.weights == Type::i8 ? Type::bf16 : s.type;
+  s.batch = between(1, 3);
+  s.kv_heads = between(1, 2);
+  s.heads = s.kv_heads * between(1, 3);
+  s.dim = 2 * between(1, 40);
+  s.rotary = 2 * between(1, s.dim / 2);
+  s.hidden = between(1, 100);
+  s.inner = between(1, 150);
+  s.layers = 2;
+  s.eps = 1e-5f;
+  s.scale = 0.3f;
+  s.workers = static_cast<int>(between(1, 3));
+  const i64 tokens = between(1, 6), capacity = tokens, vocabulary = between(1, 70), qs = s.heads * s.dim, kvs = s.kv_heads * s.dim;
+  const bool biased = flip();
+  std::vector<Matrix> matrices;
+  matrices.reserve(7 * s.layers + 1);
+  std::vector<std::vector<float>> norms;
+  const auto norm = [&](i64 n) {
+    norms.emplace_back(n, 1.1f);
+    return norms.back().data();
+  };
+  const auto matrix = [&](i64 out, i64 in, bool with = false) {
+    return matrices.emplace_back(s.weights, out, in, with).linear;
+  };
+  std::vector<Block> blocks;
+  for (i64 l = 0; l < s.layers; ++l)
+    blocks.push_back({matrix(qs, s.hidden, biased), matrix(kvs, s.hidden, biased), matrix(kvs, s.hidden, biased),
+                      matrix(s.hidden, qs), matrix(s.inner, s.hidden), matrix(s.inner, s.hidden), matrix(s.hidden, s.inner),
+                      norm(s.hidden), norm(s.hidden), flip() ? norm(s.dim) : nullptr, flip() ? norm(s.dim) : nullptr,
+                      flip() ? 0 : between(1, 4), flip()});
+  s.blocks = blocks.data();
+  s.head = matrix(vocabulary, s.hidden);
+  s.norm = norm(s.hidden);
+  const Tensor embedding(vocabulary * s.hidden, 1);
+  s.embedding = embedding.data(s.type);
+  std::vector<float> cos, sin;
+  for (i64 i = 0; i < capacity * s.rotary; ++i) {
+    const float angle = normal(3);
+    cos.push_back(std::cos(angle)), sin.push_back(std::sin(angle));
+  }
+  s.cos = cos.data(), s.sin = sin.data();
+  std::vector<i64> ids, starts;
+  for (i64 i = 0; i < s.batch * tokens; ++i) ids.push_back(between(0, vocabulary - 1));
+  for (i64 b = 0; b < s.batch; ++b) starts.push_back(between(0, tokens - 1));
+  if (flip()) s.starts = starts.data();
+
+  std::vector<std::vector<float>> found;
+  for (const bool at_once : {true, false}) {
+    std::vector<Tensor> kept;
+    kept.reserve(2 * s.layers);
+    std::vector<Cached> cache;
+    const auto buffer = [&] { return const_cast<void*>(kept.emplace_back(s.batch * kvs * capacity, 1e-9f).data(s.cached)); };
+    for (i64 l = 0; l < s.layers; ++l) {
+      void *k = buffer(), *v = buffer();
+      cache.push_back({k, v, kvs * capacity, s.dim * capacity, s.dim});
+    }
+    s.cache = cache.data();
+    std::vector<float> all(s.batch * tokens * vocabulary);
+    for (i64 t = 0; t < tokens; t += s.tokens) {
+      s.tokens = s.keep = at_once ? tokens : 1;
+      s.past = t;
+      std::vector<i64> now;
+      for (i64 b = 0; b < s.batch; ++b) now.insert(now.end(), &ids[b * tokens + t], &ids[b * tokens + t] + s.tokens);
+      std::vector<float> logits(s.batch * s.keep * vocabulary);
+      s.ids = now.data();
+      s.logits = logits.data();
+      step(level, s);
+      for (i64 b = 0; b < s.batch; ++b)
+        std::memcpy(&all[(b * tokens + t) * vocabulary], &logits[b * s.keep * vocabulary], 4 * s.keep * vocabulary);
+    }
+    found.push_back(all);
+  }
+  const double allowed = s.cached == Type::f32 ? 1e-3 : 0.05;
+  for (std::size_t i = 0; i < found[0].size(); ++i) {
+    const i64 b = static_cast<i64>(i) / (tokens * vocabulary), t = static_cast<i64>(i) / vocabulary % tokens;
+    if (s.starts && t < s.starts[b]) continue;  // padding: nobody reads it
+    if (!(std::abs(found[0][i] - found[1][i]) < allowed * (1 + std::abs(found[1][i])))) {
+      std::printf("%s step: logit %zu is %g at once, %g one by one\n", level.name, i, found[0][i], found[1][i]);
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const int trials = argc > 1 ? std::atoi(argv[1]) : 100;
   int passed = 0, failed = 0;
   for (int l = 0; l < level_count(); ++l)
-    for (int t = 0; t < trials; ++t) ++(trial(*level_at(l), t % 2) ? passed : failed);
+    for (int t = 0; t < trials; ++t)
+      ++((t % 3 ? trial(*level_at(l), t % 3 - 1) : step_trial(*level_at(l))) ? passed : failed);
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }

@@ -312,6 +312,14 @@ def test_a_listener_that_fails_is_heard_of(llm: LocalLLM) -> None:
     with pytest.raises(BrokenPipeError):
         asyncio.run(llm.chat(user("Why?"), max_tokens=8, on_text=listen))
 
+    async def beside() -> list[Any]:
+        chats = [llm.chat(user("Why?"), max_tokens=8, on_text=heard) for heard in (listen, None)]
+        return await asyncio.gather(*chats, return_exceptions=True)
+
+    broken, whole = asyncio.run(beside())
+    assert isinstance(broken, BrokenPipeError)
+    assert whole.text == asyncio.run(llm.chat(user("Why?"), max_tokens=8)).text
+
 
 def test_what_does_not_fit_is_said(llm: LocalLLM) -> None:
     for text, limit, message in (("why " * 5000, 4, "window"), ("Why?", 0, "At least one token")):

@@ -208,8 +208,8 @@ class LocalLLM:
         engine = self.engine
 
         def end(came: Generation | LongspanError) -> None:
-            if not isinstance(came, Generation):
-                chat.result.set_exception(came)
+            if chat.failed or not isinstance(came, Generation):
+                chat.result.set_exception(chat.failed or came)  # type: ignore[arg-type]  # what came is an error then
                 return
             usage = Usage(1, came.prompt_tokens, len(came.tokens), came.cached_tokens, came.seconds)
             times = came.prefill_seconds, came.decode_seconds
@@ -221,7 +221,7 @@ class LocalLLM:
             chat.sampling,
             (*chat.stop, *engine.loaded.stop),
             Grammar(chat.schema, engine.loaded) if chat.schema is not None else None,
-            chat.on_text,
+            chat.say,
             end,
             chat.cancel,
         )
@@ -280,3 +280,13 @@ class _Chat:
         self.on_text = on_text
         self.result: Future[Completion] = Future()
         self.cancel = threading.Event()
+        self.failed: BaseException | None = None  # what its listener raised: the others' answers go on
+
+    def say(self, piece: str) -> None:
+        if self.on_text is None or self.failed:
+            return
+        try:
+            self.on_text(piece)
+        except BaseException as error:  # noqa: BLE001 - handed to the one who listens
+            self.failed = error
+            self.cancel.set()

@@ -1,6 +1,6 @@
 """What the engine saves over requests: a text that is known, tokens that are guessed, requests that go together.
 
-    python benchmarks/requests.py [--rounds 3] [--out docs/results/requests.json]
+    python benchmarks/serving.py [--rounds 3] [--out docs/results/serving.json]
 
 - *reuse*: seconds to the first token of a question on a text of 8K tokens: the first, another in the same process, and
   another by an engine that finds the text on disk.
@@ -27,13 +27,15 @@ LONG = 8_192
 MEMORY = """
 import torch
 from longspan.engine import Engine
-from longspan.evaluation.provider import peak_bytes
+from longspan.evaluation.provider import forget_peak, peak_bytes
 from longspan.models import load
 engine = Engine(load("smollm2"), beyond_window=True, int8={int8})
 ids = torch.randint(0, 40_000, (32_768,)).tolist()
 engine.generate([ids[:600]], max_tokens=2)
-before = peak_bytes()
+engine.prefixes.clear()
 engine.prefixes.max_bytes = 0
+forget_peak()
+before = peak_bytes()
 engine.generate([ids], max_tokens=2)
 held = 32_768 * engine.loaded.bytes_per_token * (0.5 if {int8} else 1)
 print((peak_bytes() - before - held) / 1e6)
