@@ -265,6 +265,8 @@ def main() -> None:
         for name, packages in PACKAGES.items():
             done = subprocess.run([arguments.install / "bin" / "pip", "install", "--quiet", *packages], check=False)
             print(f"{name}: {'installed' if done.returncode == 0 else 'did not install'}")
+        pip = arguments.install / "bin" / "pip"  # they come along built for another torch, and break vLLM's import
+        subprocess.run([pip, "uninstall", "--quiet", "--yes", "torchvision", "torchaudio", "torchcodec"], check=False)
         return
     lengths = [int(part[:-1]) * 1024 if part.endswith("k") else int(part) for part in arguments.lengths.split(",")]
     lengths = [length - NEW if length == 8192 else length for length in lengths]  # the window holds prompt and answer

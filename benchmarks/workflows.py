@@ -230,7 +230,7 @@ def main() -> None:
         case "simulated":
             fill(kept["rows"], save, SIMULATED, tasks, WRITERS, LENGTHS, 2)
         case "embedded":
-            fill(kept["rows"], save, "smollm2", ("pass key", "four codes"), SMALL, LENGTHS[1:], 2)
+            fill(kept["rows"], save, "smollm2", tasks, SMALL, LENGTHS[1:], 2)
         case "million":
             fill(kept["rows"], save, "smollm2", ("pass key", "four codes"), ("alone", "lambda-rlm"), (1 << 20,), 3)
     if arguments.what != "runtime":
