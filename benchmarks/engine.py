@@ -225,7 +225,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="tokens before", ylabel="tokens a second", title=what)
         axes.set_xticks(lengths, [f"{n / 1024:.0f}K" for n in lengths], minor=False)
         axes.minorticks_off()
-    figure.axes[0].legend(fontsize=7)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
     figure.savefig(file, format="svg", metadata={"Date": None})
 
 
