@@ -30,7 +30,7 @@ WRITERS = (
     "alone", "retrieve", "map-reduce", "lambda-rlm", "inftythink", "extagents", "agenticlu", "laser", "memex",
     "coding-agent",
 )  # fmt: skip
-SMALL = ("alone", "retrieve", "lambda-rlm", "inftythink", "extagents")
+SMALL = ("alone", "retrieve", "map-reduce", "lambda-rlm", "inftythink", "extagents")
 Asked = tuple[str, list[str], str]  # question, what the answer must hold, text
 
 
