@@ -211,8 +211,8 @@ class Engine:
                 f"{self.loaded.name} is {self.loaded.window}: shorten one of them or read the text in parts."
             )
         tokens = len(asked.prompt) + asked.max_tokens
-        needed, free = tokens * self.loaded.bytes_per_token, free_bytes() + self.prefixes.nbytes
-        if needed > SURELY_THERE and needed > free:
+        needed = tokens * self.loaded.bytes_per_token
+        if needed > SURELY_THERE and needed > (free := free_bytes() + self.prefixes.nbytes):
             raise LongspanError(
                 f"{tokens} tokens need {needed / 1e9:.1f} GB for their keys and values, and {free / 1e9:.1f} GB are "
                 f"free: about {int(0.9 * free / self.loaded.bytes_per_token)} tokens would fit. Read the text in parts."
@@ -261,10 +261,11 @@ class Engine:
             began=time.perf_counter(),
         )
         most = len(asked.prompt) - 1  # the last token must run, for its scores
-        if len(asked.prompt) * self.loaded.bytes_per_token > max(SURELY_THERE, free_bytes()):
+        needed = len(asked.prompt) * self.loaded.bytes_per_token
+        if needed > SURELY_THERE and needed > free_bytes():
             self.prefixes.clear()  # what is being asked is worth more
-        if self.files and self.files.shared(asked.prompt)[1] > self.prefixes.shared(asked.prompt):
-            row.read = self.files.fill(row.cache, asked.prompt, most)
+        if self.files:
+            row.read = self.files.fill(row.cache, asked.prompt, most, self.prefixes.shared(asked.prompt))
         if not row.read:
             row.read = self.prefixes.fill(row.cache, asked.prompt, most)
         row.cached_tokens = row.read

@@ -179,13 +179,18 @@ class PrefixFiles:
                 best = about, length
         return best
 
-    def fill(self, cache: Cache, tokens: Sequence[int], most: int) -> int:
-        """Write what a file knows of the beginning of `tokens` into an empty cache of one row; how many tokens."""
+    def fill(self, cache: Cache, tokens: Sequence[int], most: int, known: int) -> int:
+        """Write what a file knows of the beginning of `tokens` into an empty cache of one row; how many tokens.
+
+        A whole file is read for it, so nothing is where that would give less than `LEAST` tokens beyond the `known`.
+        """
         from safetensors.torch import load
 
+        if most - known < LEAST:
+            return 0
         about, shared = self.shared(tokens)
         shared = min(shared, most)
-        if about is None or not shared:
+        if about is None or shared - known < LEAST:
             return 0
         try:
             expected = json.loads(about.read_text(encoding="utf-8"))["crc32"]
@@ -207,7 +212,7 @@ class PrefixFiles:
         """Keep a cache of one row that holds `tokens`, where that is news of at least `LEAST` tokens."""
         from safetensors.torch import save
 
-        if len(tokens) - self.shared(tokens)[1] < LEAST:
+        if len(tokens) < LEAST or len(tokens) - self.shared(tokens)[1] < LEAST:
             return
         held = cut_out(cache, 0, 0, len(tokens))
         data = save({f"{i}.{j}": x.contiguous() for i, layer in enumerate(held) for j, x in enumerate(layer)})

@@ -342,7 +342,11 @@ def choose(prompt: str, schema: dict[str, Any], error: random.Random | None) -> 
     if "run" in actions:
         said = shell(prompt, error)
         command = COMMAND.search(said)
-        do = {"action": "run", "command": command[1]} if command else {"action": "answer", "text": said[8:]}
+        do = (
+            {"action": "run", "command": command[1]}
+            if command
+            else {"action": "answer", "text": said.removeprefix("ANSWER: ")}
+        )
         return json.dumps({"do": do})
     if actions:
         return json.dumps({"do": act(prompt, actions, error)})

@@ -136,13 +136,14 @@ def _real(run: Run, figures: Figures) -> None:
     from longspan.evaluation.compare import make_task
     from longspan.llm import open_local
 
+    llm = open_local("smollm2")
     for task in REAL_TASKS:
         arguments = {"lengths": LENGTH, "samples": REAL_SAMPLES, "seed": run.seed, "tokenizer": "smollm2"}
         for at, sample in enumerate(make_task(task, arguments).dataset):
             kept = run.folder / f"{task}-{run.seed}-{at}.json"
             if not kept.is_file():
                 run.tell(f"{task}, question {at + 1} of {REAL_SAMPLES}")
-                kept.write_text(json.dumps(_of_sample(sample, open_local("smollm2"), run.seed)))
+                kept.write_text(json.dumps(_of_sample(sample, llm, run.seed)))
             figures["real of"] += 1
             for way, right in json.loads(kept.read_text()).items():
                 figures[f"real right {way}"] += right
