@@ -95,12 +95,13 @@ std::vector<Item> plan(const Attention& p) {
 Counters forward(const Level& level, const Attention& p) {
   const std::vector<Item> items = plan(p);
   Packed packed;
-  packed.halves = p.halves && level.bf16_products && p.type == Type::bf16;
+  packed.halves = p.halves && level.bf16_products && p.kv_type != Type::f32;
+  packed.bytes = level.int8_products && p.kv_type == Type::i8;
   const std::size_t size = packed.halves ? 2 : 4;
   packed.tiles = (p.keys + TILE - 1) / TILE;
   packed.dim = round_up(p.dim, 32);
   packed.vdim = round_up(p.vdim, 16);
-  packed.k_bytes = TILE * packed.dim * size;
+  packed.k_bytes = packed.bytes ? TILE * (packed.dim + sizeof(float)) : TILE * packed.dim * size;
   packed.v_bytes = TILE * packed.vdim * size;
   const i64 all = p.batch * p.kv_heads * packed.tiles;
   const std::size_t k_bytes = align(all * packed.k_bytes), v_bytes = align(all * packed.v_bytes);

@@ -22,13 +22,20 @@ struct View {
   i64 batch = 0, head = 0, token = 0;
 };
 
+// Of int8 keys or values: one for each token [batch, head, token], tokens next to each other.
+struct Scales {
+  const float* data = nullptr;
+  i64 batch = 0, head = 0;
+  const float* at(i64 b, i64 h) const { return data + b * batch + h * head; }
+};
+
 struct Attention {
   View q, k, v;          // queries [B, H, Nq, D], keys [B, Hkv, Nk, D], values [B, Hkv, Nk, Dv]
   void* out = nullptr;   // [B, H, Nq, Dv] by `outs`, of the queries' type
   View outs;             // strides only
   float* lse = nullptr;  // [B, H, Nq], contiguous, natural logarithm
   Type type = Type::f32, kv_type = Type::f32;
-  const float *k_scale = nullptr, *v_scale = nullptr;  // int8 only: [B, Hkv, Nk], contiguous
+  Scales k_scale, v_scale;  // int8 only; queries are then rounded to int8, too, with a scale for each
   i64 batch = 0, heads = 0, kv_heads = 0, queries = 0, keys = 0, dim = 0, vdim = 0;
   bool causal = false;
   i64 window = 0;  // 0: no window
@@ -88,9 +95,9 @@ static inline bool in_layout(const Attention& p, i64 b, i64 h, i64 query, i64 ti
   return p.layout[b * p.layout_batch + h * p.layout_head + query / p.block * p.layout_row + tile * TILE / p.block];
 }
 
-// Where packed keys and values lie, as float or bf16.
+// Where packed keys and values lie, as float or bf16; keys as int8, too, their scales behind them.
 struct Packed {
-  bool halves = false;
+  bool halves = false, bytes = false;
   char *k = nullptr, *v = nullptr;
   i64 tiles = 0;            // per sequence and head
   i64 dim = 0, vdim = 0;    // padded
@@ -116,10 +123,12 @@ struct Block {
   i64 window, rotates;                                       // 0: no window; no rotary positions
 };
 
-// One layer's cache [batch, kv heads, tokens, dim].
+// One layer's cache [batch, kv heads, tokens, dim], and the scales [batch, kv heads, tokens] where it is int8.
 struct Cached {
   void *k, *v;
   i64 batch, head, token;
+  float *k_scale, *v_scale;
+  i64 scale_batch, scale_head;
 };
 
 // Vectors [tokens, ld] in every form that products read.
@@ -153,7 +162,7 @@ struct Step {
 
 struct Level {
   const char* name;
-  bool bf16_products;  // can multiply bf16 as they are; otherwise they become fp32
+  bool bf16_products, int8_products;  // can multiply these as they are; otherwise they become fp32
   // forward
   void (*pack)(const Attention&, const Packed&, i64 b, i64 kv_head, i64 tile);
   std::size_t (*attend_scratch)(const Attention&, const Packed&);
@@ -166,6 +175,7 @@ struct Level {
   // a step of a model
   void (*norm)(const float* x, const float* weight, i64 n, float eps, float* y);
   void (*gate)(float* g, const float* u, i64 n);
+  float (*round)(const float* x, i64 n, std::int8_t* q);  // to int8: x = q * the result
   void (*prepare)(Type weights, const Input&, i64 tokens, i64 n);
   void (*linear)(Type weights, const Linear&, i64 lo, i64 hi, const Input&, i64 tokens, float* y, i64 ldy, bool add);
 };
@@ -178,6 +188,9 @@ bool bf16_products_pay();  // whether the forward pass gains from multiplying bf
 Counters forward(const Level&, const Attention&);
 Counters decode(const Level&, const Attention&);
 void step(const Level&, const Step&);
+
+// Several int8 matrices over the same vectors x [tokens, in]: y[i] [tokens, out of i].
+void int8_products(const Level&, const Linear* matrices, float* const* y, i64 count, const float* x, i64 tokens, int workers);
 
 // Calls task(0) .. task(workers - 1), each on a thread of its own.
 void parallel(int workers, void (*task)(void* context, int worker), void* context);

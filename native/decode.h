@@ -5,10 +5,19 @@
 namespace longspan::LEVEL {
 namespace {
 
-// Queries as float and as bf16 [rows, dim padded], scores [rows, DECODE_TILE], W rows of keys or values as float.
+// A query as the products with keys want it: as float, and rounded to bf16 or to int8 (q = q8 * scale; `sum` of the q8).
+struct Query {
+  float* q;
+  bf16* q16;
+  std::int8_t* q8;
+  float scale;
+  std::int32_t sum;
+};
+
+// Queries as float, bf16 and int8 [rows, dim padded], scores [rows, DECODE_TILE].
 std::size_t decode_scratch(const Attention& p) {
   const i64 rows = p.heads / p.kv_heads * p.queries;
-  return 4 * (rows * (round_up(p.dim, 32) * 2 + DECODE_TILE) + W * round_up(MAX_DIM, 32)) + 256;
+  return rows * (sizeof(Query) + round_up(p.dim, 64) * 7 + DECODE_TILE * 4) + 256;
 }
 
 INLINE vf load(const float* p) { return get<vf>(p); }
@@ -21,7 +30,7 @@ INLINE float load_one(std::int8_t x) { return x; }
 
 // Asks for the row of n elements at p before it is needed: the processor's own prefetcher stops at every page and
 // starts anew where keys and values take turns. An address behind the end is harmless.
-constexpr i64 AHEAD = 16;  // keys
+template <class K> constexpr i64 AHEAD = sizeof(K) == 1 ? 48 : 16;  // keys; measured
 template <class K>
 INLINE void prefetch(const K* p, i64 n) {
   for (i64 i = 0; i < n * (i64)sizeof(K); i += 64) __builtin_prefetch((const char*)p + i);
@@ -65,6 +74,59 @@ INLINE vf dots(const float* q, const bf16* q16, const K* k, i64 token, i64 dim) 
   return s;
 }
 
+#if defined(__AVX512VNNI__)
+// Lane j of the result is q . k[AT + j]: as `sums`, but each vector is made where it is needed. k: CHUNKS parts of W keys,
+// 64 numbers of each, plus 128.
+template <int CHUNKS, int AT, int N>
+INLINE vi dots_i8(const __m512i* q, const __m512i* k) {
+  if constexpr (N == 1) {
+    __m512i sum = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (int c = 0; c < CHUNKS; ++c) sum = _mm512_dpbusd_epi32(sum, k[c * W + AT], q[c]);
+    return (vi)sum;
+  } else {
+    const vi a = dots_i8<CHUNKS, AT, N / 2>(q, k), b = dots_i8<CHUNKS, AT + N / 2, N / 2>(q, k);
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  }
+}
+
+// s[r][j] = q[r] . k[j] * the query's scale for W keys from k on, `token` elements apart.
+template <int CHUNKS>
+INLINE void scores_i8(const Query* q, i64 rows, const std::int8_t* k, i64 token, i64 dim, float* s) {
+  __m512i keys[CHUNKS * W];
+  for (int c = 0; c < CHUNKS; ++c) {
+    const i64 left = dim - 64 * c;
+    const __mmask64 here = left >= 64 ? ~0ull : (1ull << left) - 1;
+#pragma GCC unroll 16
+    for (int j = 0; j < W; ++j)
+      keys[c * W + j] = _mm512_xor_si512(_mm512_maskz_loadu_epi8(here, k + j * token + 64 * c), _mm512_set1_epi8(-128));
+  }
+  for (i64 r = 0; r < rows; ++r) {
+    __m512i x[CHUNKS];
+    for (int c = 0; c < CHUNKS; ++c) x[c] = get<__m512i>(q[r].q8 + 64 * c);
+    const vi sum = dots_i8<CHUNKS, 0, W>(x, keys) - 128 * q[r].sum;
+    put(s + r * DECODE_TILE, __builtin_convertvector(sum, vf) * q[r].scale);
+  }
+}
+#endif
+
+// s[r][j] = q[r] . k[j] for W keys from k on.
+template <class K>
+INLINE void scores(const Query* q, i64 rows, const K* k, i64 token, i64 dim, float* s) {
+#if defined(__AVX512VNNI__)
+  if constexpr (sizeof(K) == 1) {
+    switch ((dim + 63) / 64) {
+      case 1: return scores_i8<1>(q, rows, k, token, dim, s);
+      case 2: return scores_i8<2>(q, rows, k, token, dim, s);
+      case 3: return scores_i8<3>(q, rows, k, token, dim, s);
+      default: return scores_i8<4>(q, rows, k, token, dim, s);
+    }
+  }
+#endif
+  for (i64 r = 0; r < rows; ++r) put(s + r * DECODE_TILE, dots<K>(q[r].q, q[r].q16, k, token, dim));
+}
+
 // V vectors of one row. Two vectors of bf16 come from one load, even elements and odd ones: `in_order` undoes that.
 template <int V>
 INLINE void load_row(const bf16* p, vf (&row)[V]) {
@@ -104,7 +166,7 @@ INLINE void weighted(const float* p, i64 ldp, const K* v, i64 token, i64 n, floa
   for (i64 j = 0; j < n; ++j) {
     vf row[V];
     load_row<V>(v + j * token, row);
-    prefetch(v + (j + AHEAD) * token, V * W);
+    prefetch(v + (j + AHEAD<K>) * token, V * W);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       const vf x = all(p[r * ldp + j]);
@@ -134,22 +196,30 @@ void weighted_rows(const float* p, i64 ldp, const K* v, i64 token, i64 n, float*
 
 template <class K, int DEGREE>
 void decode_keys(const Attention& p, i64 b, i64 kv_head, i64 begin, i64 end, const Partial& to, char* scratch) {
-  const i64 group = p.heads / p.kv_heads, rows = group * p.queries, n = end - begin, padded = round_up(p.dim, 32);
-  float* q = (float*)scratch;
-  bf16* q16 = (bf16*)(q + rows * padded);
-  float* s = (float*)(q16 + rows * padded * 2);
+  const i64 group = p.heads / p.kv_heads, rows = group * p.queries, n = end - begin, padded = round_up(p.dim, 64);
+  float* q32 = (float*)scratch;
+  float* s = q32 + rows * padded;
+  bf16* q16 = (bf16*)(s + rows * DECODE_TILE);
+  std::int8_t* q8 = (std::int8_t*)(q16 + rows * padded);
+  Query* q = (Query*)(q8 + rows * padded);
   const float factor = p.softcap > 0 ? LOG2E : p.scale * LOG2E;
   for (i64 r = 0; r < rows; ++r) {
     const i64 at = b * p.q.batch + (kv_head * group + r / p.queries) * p.q.head + r % p.queries * p.q.token;
-    if (p.type == Type::f32) convert<float>((const float*)p.q.data + at, q + r * padded, p.dim, padded);
-    else convert<float>((const bf16*)p.q.data + at, q + r * padded, p.dim, padded);
-    for (i64 d = 0; d < padded; ++d) q16[r * padded + d] = bf16_of(q[r * padded + d]);
+    q[r] = {q32 + r * padded, q16 + r * padded, q8 + r * padded, 1, 0};
+    if (p.type == Type::f32) convert<float>((const float*)p.q.data + at, q[r].q, p.dim, padded);
+    else convert<float>((const bf16*)p.q.data + at, q[r].q, p.dim, padded);
+    if constexpr (sizeof(K) == 1) {
+      q[r].scale = round_i8(q[r].q, padded, q[r].q8, q[r].sum);
+      convert<float>(q[r].q8, q[r].q, padded, padded, q[r].scale);
+    } else {
+      for (i64 d = 0; d < padded; d += W) put(q[r].q16 + d, to_bf16(get<vf>(q[r].q + d)));
+    }
   }
 
   const K* k = (const K*)p.k.data + b * p.k.batch + kv_head * p.k.head + begin * p.k.token;
   for (i64 j = 0; j < n; j += W) {
     const i64 here = min_of(W, n - j);
-    for (i64 i = 0; i < W; ++i) prefetch(k + (j + i + AHEAD) * p.k.token, p.dim);
+    for (i64 i = 0; i < W; ++i) prefetch(k + (j + i + AHEAD<K>) * p.k.token, p.dim);
     K rest[W * MAX_DIM];
     const K* from = k + j * p.k.token;
     i64 token = p.k.token;
@@ -159,12 +229,11 @@ void decode_keys(const Attention& p, i64 b, i64 kv_head, i64 begin, i64 end, con
       from = rest;
       token = p.dim;
     }
-    for (i64 r = 0; r < rows; ++r)
-      put(s + r * DECODE_TILE + j, dots<K>(q + r * padded, q16 + r * padded, from, token, p.dim));
+    scores<K>(q, rows, from, token, p.dim, s + j);
   }
 
-  const float* k_scale = p.k_scale ? p.k_scale + (b * p.kv_heads + kv_head) * p.keys + begin : nullptr;
-  const float* v_scale = p.v_scale ? p.v_scale + (b * p.kv_heads + kv_head) * p.keys + begin : nullptr;
+  const float* k_scale = p.k_scale.data ? p.k_scale.at(b, kv_head) + begin : nullptr;
+  const float* v_scale = p.v_scale.data ? p.v_scale.at(b, kv_head) + begin : nullptr;
   for (i64 r = 0; r < rows; ++r) {
     float* row = s + r * DECODE_TILE;
     const Range keys = visible(p, b, r % p.queries);

@@ -13,29 +13,33 @@ struct Rows {  // of one work item
   Range keys[TILE];    // that the row sees
 };
 
-template <class T>
+template <class Q, class T>
 struct Scratch {
   Rows* rows;
-  T* q;      // [TILE, dim]
-  float* s;  // [TILE, STEP * TILE]
-  T* p;      // [TILE, STEP * TILE]
-  float* o;  // [TILE, vdim]
+  Q* q;               // [TILE, dim]
+  float* scale;       // [TILE], of int8 queries
+  std::int32_t* sum;  // [TILE], of their numbers
+  float* s;           // [TILE, STEP * TILE]
+  T* p;               // [TILE, STEP * TILE]
+  float* o;           // [TILE, vdim]
 };
 
 std::size_t attend_scratch(const Attention&, const Packed& packed) {
-  return sizeof(Rows) + 4 * TILE * (packed.dim + 2 * STEP * TILE + packed.vdim) + 256;
+  return sizeof(Rows) + 4 * TILE * (packed.dim + 2 + 2 * STEP * TILE + packed.vdim) + 256;
 }
 
-template <class T>
-INLINE Scratch<T> carve(char* from, const Packed& packed) {
-  Scratch<T> s;
+template <class Q, class T>
+INLINE Scratch<Q, T> carve(char* from, const Packed& packed) {
+  Scratch<Q, T> s;
   const auto take = [&](i64 bytes) {
     char* here = from;
     from += round_up(bytes, 64);
     return here;
   };
   s.rows = (Rows*)take(sizeof(Rows));
-  s.q = (T*)take(4 * TILE * packed.dim);
+  s.q = (Q*)take(4 * TILE * packed.dim);
+  s.scale = (float*)take(4 * TILE);
+  s.sum = (std::int32_t*)take(4 * TILE);
   s.s = (float*)take(4 * TILE * STEP * TILE);
   s.p = (T*)take(4 * TILE * STEP * TILE);
   s.o = (float*)take(4 * TILE * packed.vdim);
@@ -101,9 +105,10 @@ INLINE void mask_row(float* s, i64 at, Range keys) {
   for (i64 j = max_of(0, keys.hi - at); j < TILE; ++j) s[j] = -INFINITY;
 }
 
-template <class T, class S>
+// Q: what scores are computed in; T: weights and values; S: queries as they come, and the output.
+template <class Q, class T, class S>
 void attend_item(const Attention& p, const Packed& packed, const Item& item, char* scratch, Counters& counters) {
-  const Scratch<T> w = carve<T>(scratch, packed);
+  const Scratch<Q, T> w = carve<Q, T>(scratch, packed);
   const i64 kv_head = item.h / (p.heads / p.kv_heads);
   const i64 first_tile = (item.b * p.kv_heads + kv_head) * packed.tiles;
   const i64 rows = round_up(item.rows, MR), width = STEP * TILE;
@@ -113,8 +118,17 @@ void attend_item(const Attention& p, const Packed& packed, const Item& item, cha
   for (i64 r = 0; r < rows; ++r) {
     const bool real = r < item.rows;
     const i64 i = item.first + r;
-    convert<T>((const S*)p.q.data + item.b * p.q.batch + item.h * p.q.head + i * p.q.token, w.q + r * packed.dim,
-               real ? p.dim : 0, packed.dim);
+    const S* query = (const S*)p.q.data + item.b * p.q.batch + item.h * p.q.head + i * p.q.token;
+    Q* to = w.q + r * packed.dim;
+    if (p.kv_type == Type::i8) {
+      alignas(64) float row[MAX_DIM];
+      alignas(64) std::int8_t rounded[MAX_DIM];
+      convert<float>(query, row, real ? p.dim : 0, packed.dim);
+      w.scale[r] = round_i8(row, packed.dim, rounded, w.sum[r]);
+      convert<Q>(rounded, to, packed.dim, packed.dim, w.scale[r]);
+    } else if constexpr (sizeof(Q) > 1) {
+      convert<Q>(query, to, real ? p.dim : 0, packed.dim);
+    }
     // A sink is a key without a value, seen first.
     w.rows->m[r] = p.sinks ? p.sinks[item.h] * LOG2E : -INFINITY;
     w.rows->sum[r] = vf{};
@@ -134,9 +148,15 @@ void attend_item(const Attention& p, const Packed& packed, const Item& item, cha
       }
     if (!n) break;
     for (int j = 0; j < n; ++j) {
-      const T* k = (const T*)(packed.k + (first_tile + tile[j]) * packed.k_bytes);
-      product<T>(rows, TILE, w.q, packed.dim, &k, 1, TILE * PAIR<T>, packed.dim / PAIR<T>, w.s + j * TILE, width,
-                 false);
+      const char* at = packed.k + (first_tile + tile[j]) * packed.k_bytes;
+      if constexpr (sizeof(Q) == 1) {
+        product_i8(rows, w.q, packed.dim, w.scale, w.sum, (const std::uint8_t*)at,
+                   (const float*)(at + TILE * packed.dim), w.s + j * TILE, width);
+      } else {
+        const Q* k = (const Q*)at;
+        product<Q>(rows, TILE, w.q, packed.dim, &k, 1, TILE * PAIR<Q>, packed.dim / PAIR<Q>, w.s + j * TILE, width,
+                   false);
+      }
     }
     for (i64 r = 0; r < rows; ++r) {
       float* s = w.s + r * width;
@@ -166,10 +186,18 @@ void attend_item(const Attention& p, const Packed& packed, const Item& item, cha
 }
 
 void attend(const Attention& p, const Packed& packed, const Item& item, char* scratch, Counters& counters) {
-  if constexpr (HALVES)
-    if (packed.halves) return attend_item<bf16, bf16>(p, packed, item, scratch, counters);
-  if (p.type == Type::f32) attend_item<float, float>(p, packed, item, scratch, counters);
-  else attend_item<float, bf16>(p, packed, item, scratch, counters);
+  const bool wide = p.type == Type::f32;
+  if constexpr (HALVES) {
+    if (packed.halves && p.kv_type == Type::bf16) return attend_item<bf16, bf16, bf16>(p, packed, item, scratch, counters);
+    if (packed.halves && wide) return attend_item<std::int8_t, bf16, float>(p, packed, item, scratch, counters);
+    if (packed.halves) return attend_item<std::int8_t, bf16, bf16>(p, packed, item, scratch, counters);
+  }
+  if constexpr (BYTES) {
+    if (packed.bytes && wide) return attend_item<std::int8_t, float, float>(p, packed, item, scratch, counters);
+    if (packed.bytes) return attend_item<std::int8_t, float, bf16>(p, packed, item, scratch, counters);
+  }
+  if (wide) attend_item<float, float, float>(p, packed, item, scratch, counters);
+  else attend_item<float, float, bf16>(p, packed, item, scratch, counters);
 }
 
 }  // namespace

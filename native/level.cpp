@@ -30,13 +30,24 @@ void exp2(const float* x, float* y, i64 n, int degree) {
   }
 }
 
+float round(const float* x, i64 n, std::int8_t* q) {
+  alignas(64) float row[MAX_DIM];
+  alignas(64) std::int8_t rounded[MAX_DIM];
+  const i64 padded = round_up(n, W);
+  convert<float>(x, row, n, padded);
+  std::int32_t sum;
+  const float scale = round_i8(row, padded, rounded, sum);
+  for (i64 d = 0; d < n; ++d) q[d] = rounded[d];
+  return scale;
+}
+
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
 
 }  // namespace
 
 extern const Level level;
-const Level level = {TEXT(LEVEL), HALVES, pack, attend_scratch, attend, decode_scratch, decode_tile, exp2,
-                     norm, gate, prepare, linear};
+const Level level = {TEXT(LEVEL), HALVES, BYTES, pack, attend_scratch, attend, decode_scratch, decode_tile, exp2,
+                     norm, gate, round, prepare, linear};
 
 }  // namespace longspan::LEVEL

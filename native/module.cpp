@@ -35,7 +35,7 @@ using Counts = std::tuple<i64, i64, i64, i64>;
 template <Counters (*Run)(const Level&, const Attention&)>
 Counts run(int level, int type, int kv_type, std::array<Address, 5> tensors, std::array<i64, 12> strides,
            std::array<i64, 7> shape, bool causal, i64 window, float scale, float softcap, Address sinks, Address starts,
-           Address lengths, std::array<Address, 2> kv_scales, Address layout, std::array<i64, 4> layout_strides,
+           Address lengths, std::array<Address, 2> kv_scales, std::array<i64, 4> scale_strides, Address layout, std::array<i64, 4> layout_strides,
            int degree, float threshold, bool longest_first, int halves, int workers) {
   Attention p;
   p.q = {at<void>(tensors[0]), strides[0], strides[1], strides[2]};
@@ -46,8 +46,8 @@ Counts run(int level, int type, int kv_type, std::array<Address, 5> tensors, std
   p.lse = at<float>(tensors[4]);
   p.type = static_cast<Type>(type);
   p.kv_type = static_cast<Type>(kv_type);
-  p.k_scale = at<float>(kv_scales[0]);
-  p.v_scale = at<float>(kv_scales[1]);
+  p.k_scale = {at<float>(kv_scales[0]), scale_strides[0], scale_strides[1]};
+  p.v_scale = {at<float>(kv_scales[1]), scale_strides[2], scale_strides[3]};
   std::tie(p.batch, p.heads, p.kv_heads, p.queries, p.keys, p.dim, p.vdim) = std::tuple_cat(shape);
   p.causal = causal;
   p.window = window;
@@ -97,10 +97,19 @@ void run_step(int level, std::array<int, 3> types, std::array<Address, 5> model,
   step(chosen, s);
 }
 
+// `matrices`: rows of 64-bit numbers, a `Linear` each.
+void run_products(int level, Address matrices, std::vector<Address> y, Address x, i64 tokens, int workers) {
+  std::vector<float*> to;
+  for (const Address address : y) to.push_back(at<float>(address));
+  const Level& chosen = level_by_index(level);
+  nb::gil_scoped_release release;
+  int8_products(chosen, at<Linear>(matrices), to.data(), static_cast<i64>(to.size()), at<float>(x), tokens, workers);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.attr("INTERFACE") = 3;  // raised with the arguments below; native.py knows the same number
+  m.attr("INTERFACE") = 4;  // raised with the arguments below; native.py knows the same number
   m.def("levels", [] {
     std::vector<std::string> names;
     for (int i = 0; i < level_count(); ++i) names.emplace_back(level_at(i)->name);
@@ -109,6 +118,7 @@ NB_MODULE(_native, m) {
   m.def("attention", &run<forward>);
   m.def("decode_attention", &run<decode>);
   m.def("step", &run_step);
+  m.def("int8_products", &run_products);
   m.def("exp2", [](int level, Address x, Address y, i64 n, int degree) {
     level_by_index(level).exp2(at<float>(x), at<float>(y), n, degree);
   });

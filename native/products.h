@@ -1,8 +1,8 @@
 // Packing, and the one matrix product: C[rows, n] (+)= A[rows, k] B[k, n].
 //
-// A lies row by row. B is packed: for float [k][n]; for bf16 [k / 2][n][2], two steps of k side by side, as the dot
-// product instruction wants them. Keys are packed transposed (n = keys, k = dim), values as they are (n = dim,
-// k = keys), in tiles of TILE keys.
+// A lies row by row. B is packed: for float [k][n]; for bf16 [k / 2][n][2] and for int8 [k / 4][n][4], steps of k side
+// by side, as the dot product instructions want them. Keys are packed transposed (n = keys, k = dim), values as they are
+// (n = dim, k = keys), in tiles of TILE keys. The instruction for int8 wants one side unsigned: that is B, plus 128.
 #pragma once
 #include "simd.h"
 
@@ -13,6 +13,11 @@ namespace {
 constexpr bool HALVES = true;
 #else
 constexpr bool HALVES = false;
+#endif
+#if defined(__AVX512VNNI__)
+constexpr bool BYTES = true;
+#else
+constexpr bool BYTES = false;
 #endif
 
 constexpr int MR = 4;                    // rows and
@@ -86,43 +91,102 @@ void product(i64 rows, i64 n, const T* a, i64 lda, const T* const* b, int tiles,
   }
 }
 
-// n elements of the source's type as T, then zeros up to `padded`.
+// The lanes of 4 x W numbers of B that a vector holds, times four numbers of A.
+INLINE vi dot4(vi sum, const std::uint8_t* b, const std::int8_t* a) {
+#if defined(__AVX512VNNI__)
+  return (vi)_mm512_dpbusd_epi32((__m512i)sum, get<__m512i>(b), _mm512_set1_epi32(get<int>(a)));
+#else
+  const vu bytes = get<vu>(b);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) sum += (vi)((bytes >> (8 * i)) & 255u) * (std::int32_t)a[i];
+  return sum;
+#endif
+}
+
+// C[rows, TILE] = (A[rows, k] B[k, TILE]) * a_scale[row] * b_scale[column] in int8. `sum` of each row of A takes back the
+// 128 that B's numbers have too many.
+INLINE void product_i8(i64 rows, const std::int8_t* a, i64 lda, const float* a_scale, const std::int32_t* sum,
+                       const std::uint8_t* b, const float* b_scale, float* c, i64 ldc) {
+  for (i64 col = 0; col < TILE; col += NV * W)
+    for (i64 r = 0; r < rows; r += MR) {
+      vi total[MR][NV];
+#pragma GCC unroll 4
+      for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; ++j) total[i][j] = vi{} - 128 * sum[r + i];
+      const std::int8_t* from = a + r * lda;
+      for (i64 k = 0; k < lda; k += 4)
+#pragma GCC unroll 4
+        for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+          for (int j = 0; j < NV; ++j)
+            total[i][j] = dot4(total[i][j], b + (k * TILE + (col + j * W) * 4), from + i * lda + k);
+#pragma GCC unroll 4
+      for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; ++j)
+          put(c + (r + i) * ldc + col + j * W, __builtin_convertvector(total[i][j], vf) *
+                                                   (get<vf>(b_scale + col + j * W) * a_scale[r + i]));
+    }
+}
+
+// n elements of the source's type as T, then zeros up to `padded`. int8 is multiplied by its scale, but where it stays int8.
 template <class T, class S>
-INLINE void convert(const S* from, T* to, i64 n, i64 padded) {
+INLINE void convert(const S* from, T* to, i64 n, i64 padded, float scale = 1) {
   for (i64 i = 0; i < n; ++i) {
     if constexpr (sizeof(T) == sizeof(S)) to[i] = from[i];
+    else if constexpr (sizeof(S) == 1 && sizeof(T) == 4) to[i] = from[i] * scale;
+    else if constexpr (sizeof(S) == 1) to[i] = bf16_of(from[i] * scale);
     else if constexpr (sizeof(T) == 4) to[i] = float_of(from[i]);
     else to[i] = bf16_of(from[i]);
   }
   for (i64 i = n; i < padded; ++i) to[i] = 0;
 }
 
-template <class T, class S>
+// K, T: the types that keys and values are multiplied in; S: as they come.
+template <class K, class T, class S>
 void pack_tile(const Attention& p, const Packed& packed, i64 b, i64 head, i64 tile) {
   const Range keys = keys_of(p, b);
   const i64 at = (b * p.kv_heads + head) * packed.tiles + tile;
-  T* k = reinterpret_cast<T*>(packed.k + at * packed.k_bytes);
+  K* k = reinterpret_cast<K*>(packed.k + at * packed.k_bytes);
   T* v = reinterpret_cast<T*>(packed.v + at * packed.v_bytes);
-  alignas(64) T row[MAX_DIM];
+  const float *k_scale = p.k_scale.at(b, head), *v_scale = p.v_scale.at(b, head);
+  alignas(64) float row[MAX_DIM];
   for (i64 j = 0; j < TILE; ++j) {
     const i64 key = tile * TILE + j;
     const bool real = key >= keys.lo && key < keys.hi;  // the rest may be memory that nobody has written
+    const bool scaled = real && sizeof(S) == 1;
     const S* source = (const S*)p.k.data + b * p.k.batch + head * p.k.head + key * p.k.token;
-    convert<T>(source, row, real ? p.dim : 0, packed.dim);
-    for (i64 d = 0; d < packed.dim; d += PAIR<T>)
-      for (int i = 0; i < PAIR<T>; ++i) k[d * TILE + j * PAIR<T> + i] = row[d + i];
+    if constexpr (sizeof(K) == 1) {
+      for (i64 d = 0; d < packed.dim; ++d)
+        k[d / 4 * 4 * TILE + j * 4 + d % 4] = (K)((real && d < p.dim ? source[d] : 0) + 128);
+      reinterpret_cast<float*>(k + TILE * packed.dim)[j] = real ? k_scale[key] : 0;
+    } else {
+      K* keyed = reinterpret_cast<K*>(row);
+      convert<K>(source, keyed, real ? p.dim : 0, packed.dim, scaled ? k_scale[key] : 1);
+      for (i64 d = 0; d < packed.dim; d += PAIR<K>)
+        for (int i = 0; i < PAIR<K>; ++i) k[d * TILE + j * PAIR<K> + i] = keyed[d + i];
+    }
     source = (const S*)p.v.data + b * p.v.batch + head * p.v.head + key * p.v.token;
-    convert<T>(source, row, real ? p.vdim : 0, packed.vdim);
+    T* valued = reinterpret_cast<T*>(row);
+    convert<T>(source, valued, real ? p.vdim : 0, packed.vdim, scaled ? v_scale[key] : 1);
     T* to = v + j / PAIR<T> * packed.vdim * PAIR<T> + j % PAIR<T>;
-    for (i64 d = 0; d < packed.vdim; ++d) to[d * PAIR<T>] = row[d];
+    for (i64 d = 0; d < packed.vdim; ++d) to[d * PAIR<T>] = valued[d];
   }
 }
 
 void pack(const Attention& p, const Packed& packed, i64 b, i64 head, i64 tile) {
-  if constexpr (HALVES)
-    if (packed.halves) return pack_tile<bf16, bf16>(p, packed, b, head, tile);
-  if (p.type == Type::f32) pack_tile<float, float>(p, packed, b, head, tile);
-  else pack_tile<float, bf16>(p, packed, b, head, tile);
+  if constexpr (HALVES) {
+    if (packed.halves && p.kv_type == Type::bf16) return pack_tile<bf16, bf16, bf16>(p, packed, b, head, tile);
+    if (packed.halves) return pack_tile<std::uint8_t, bf16, std::int8_t>(p, packed, b, head, tile);
+  }
+  if constexpr (BYTES)
+    if (packed.bytes) return pack_tile<std::uint8_t, float, std::int8_t>(p, packed, b, head, tile);
+  switch (p.kv_type) {
+    case Type::f32: return pack_tile<float, float, float>(p, packed, b, head, tile);
+    case Type::bf16: return pack_tile<float, float, bf16>(p, packed, b, head, tile);
+    case Type::i8: return pack_tile<float, float, std::int8_t>(p, packed, b, head, tile);
+  }
 }
 
 }  // namespace

@@ -6,4 +6,4 @@ source="$(cd "$(dirname "$0")" && pwd)"
 build="${1:-build/sanitize}"
 cmake -S "$source" -B "$build" -DSANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo > /dev/null
 cmake --build "$build" --target kernels_test --parallel 2
-"$build/kernels_test" "${2:-50}"
+"$build/kernels_test" "${2:-100}"

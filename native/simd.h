@@ -107,6 +107,27 @@ INLINE float max_of_lanes(vf x) {
 #endif
 }
 
+// n floats, a multiple of W, as q * scale with |q| <= 127; `sum` of the q. The scale is NaN where x is not finite.
+INLINE float round_i8(const float* x, i64 n, std::int8_t* q, std::int32_t& sum) {
+  vf most = vf{}, bad = vf{};
+  for (i64 d = 0; d < n; d += W) {
+    const vf v = get<vf>(x + d);
+    most = larger(larger(v, -v), most);
+    bad += v * 0.f;
+  }
+  const float size = max_of_lanes(most);
+  const float inverse = size > 1e-30f ? 127.f / size : 0.f;
+  vi total = vi{};
+  for (i64 d = 0; d < n; d += W) {
+    const vi rounded = (vi)(get<vf>(x + d) * inverse + 12582912.f) - 0x4b400000;  // 1.5 * 2^23, as in exp2_of
+    total += rounded;
+    put(q + d, __builtin_convertvector(rounded, vb));
+  }
+  sum = 0;
+  for (int i = 0; i < W; ++i) sum += total[i];
+  return size / 127.f + sum_of(bad);
+}
+
 // Lane i of the result is the sum of the lanes of x[i]: log2(W) rounds of adding neighbours. x is used up.
 INLINE vf sums(vf* x) {
 #pragma GCC unroll 8

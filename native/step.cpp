@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "attention.h"
@@ -11,7 +12,8 @@
 namespace longspan {
 namespace {
 
-constexpr i64 ROWS = 16;  // rows of a matrix that stay together
+constexpr i64 ROWS = 16;     // rows of a matrix that stay together
+constexpr i64 TOKENS = 256;  // of many that are multiplied at a time: as int8 they stay in the second cache
 
 template <class F>
 void on_workers(int workers, F& task) {
@@ -53,20 +55,20 @@ struct Product {
 };
 
 // Several matrices over the same vectors: their rows form one line that the workers divide.
-void products(const Level& level, const Step& s, std::initializer_list<Product> list, const Input& in, i64 tokens,
-              bool add) {
+void products(const Level& level, Type weights, std::span<const Product> list, const Input& in, i64 tokens, bool add,
+              int workers) {
   i64 all = 0;
   for (const Product& p : list) all += (p.matrix->out + ROWS - 1) / ROWS;
   auto task = [&](int worker) {
-    i64 begin = all * worker / s.workers, end = all * (worker + 1) / s.workers, first = 0;
+    i64 begin = all * worker / workers, end = all * (worker + 1) / workers, first = 0;
     for (const Product& p : list) {
       const i64 blocks = (p.matrix->out + ROWS - 1) / ROWS;
       const i64 lo = std::max<i64>(0, begin - first) * ROWS, hi = std::min(blocks, end - first) * ROWS;
-      if (lo < hi) level.linear(s.weights, *p.matrix, lo, std::min(hi, p.matrix->out), in, tokens, p.y, p.matrix->out, add);
+      if (lo < hi) level.linear(weights, *p.matrix, lo, std::min(hi, p.matrix->out), in, tokens, p.y, p.matrix->out, add);
       first += blocks;
     }
   };
-  on_workers(s.workers, task);
+  on_workers(workers, task);
 }
 
 // Rotates the halves of a head by the position's angles, as transformers' rotate_half does.
@@ -79,16 +81,43 @@ void rotate(float* x, const float* cos, const float* sin, i64 rotary) {
   }
 }
 
-void store(Type type, void* to, i64 at, const float* from, i64 n) {
-  if (type == Type::f32) std::memcpy(static_cast<float*>(to) + at, from, n * sizeof(float));
-  else
-    for (i64 d = 0; d < n; ++d) static_cast<bf16*>(to)[at + d] = narrow(from[d]);
+void store(const Level& level, Type type, void* to, i64 at, float* scales, i64 scale, const float* from, i64 n) {
+  switch (type) {
+    case Type::f32: std::memcpy(static_cast<float*>(to) + at, from, n * sizeof(float)); break;
+    case Type::bf16:
+      for (i64 d = 0; d < n; ++d) static_cast<bf16*>(to)[at + d] = narrow(from[d]);
+      break;
+    case Type::i8: scales[scale] = level.round(from, n, static_cast<std::int8_t*>(to) + at);
+  }
 }
 
 }  // namespace
 
+void int8_products(const Level& level, const Linear* matrices, float* const* y, i64 count, const float* x, i64 tokens,
+                   int workers) {
+  thread_local Work work;
+  const i64 n = matrices->in;
+  std::vector<Product> list(count);
+  for (i64 first = 0; first < tokens; first += TOKENS) {
+    const i64 here = std::min(TOKENS, tokens - first);
+    const Input in = work.input(here, n);
+    auto prepare = [&](int worker) {
+      const i64 lo = here * worker / workers, hi = here * (worker + 1) / workers;
+      for (i64 t = lo; t < hi; ++t) std::copy_n(x + (first + t) * n, n, in.x + t * in.ld);
+      const i64 at = lo * in.ld;
+      level.prepare(Type::i8, {in.x + at, in.x16, in.x8 + at, in.scale + at / 64, in.sum + at / 64, in.ld}, hi - lo, n);
+    };
+    on_workers(workers, prepare);
+    for (i64 i = 0; i < count; ++i) list[i] = {&matrices[i], y[i] + first * matrices[i].out};
+    products(level, Type::i8, list, in, here, false, workers);
+  }
+}
+
 void step(const Level& level, const Step& s) {
   thread_local Work work;
+  const auto multiply = [&](std::initializer_list<Product> list, const Input& in, i64 tokens, bool add) {
+    products(level, s.weights, {list.begin(), list.size()}, in, tokens, add, s.workers);
+  };
   const i64 n = s.batch * s.tokens, qs = s.heads * s.dim, kvs = s.kv_heads * s.dim;
   for (auto [buffer, size] : {std::pair{&work.hidden, s.hidden}, {&work.q, qs}, {&work.k, kvs}, {&work.v, kvs},
                               {&work.attended, qs}, {&work.gate, s.inner}, {&work.up, s.inner}})
@@ -106,7 +135,7 @@ void step(const Level& level, const Step& s) {
     Input in = work.input(n, s.hidden);
     for (i64 t = 0; t < n; ++t) level.norm(hidden + t * s.hidden, block.attention_norm, s.hidden, s.eps, in.x + t * in.ld);
     level.prepare(s.weights, in, n, s.hidden);
-    products(level, s, {{&block.q, q}, {&block.k, k}, {&block.v, v}}, in, n, false);
+    multiply({{&block.q, q}, {&block.k, k}, {&block.v, v}}, in, n, false);
 
     for (i64 t = 0; t < n; ++t) {
       const i64 b = t / s.tokens, column = s.past + t % s.tokens;
@@ -122,8 +151,9 @@ void step(const Level& level, const Step& s) {
         if (block.k_norm) level.norm(x, block.k_norm, s.dim, s.eps, x);
         if (block.rotates) rotate(x, cos, sin, s.rotary);
         const i64 at = b * cache.batch + h * cache.head + column * cache.token;
-        store(s.cached, cache.k, at, x, s.dim);
-        store(s.cached, cache.v, at, v + t * kvs + h * s.dim, s.dim);
+        const i64 scale = b * cache.scale_batch + h * cache.scale_head + column;
+        store(level, s.cached, cache.k, at, cache.k_scale, scale, x, s.dim);
+        store(level, s.cached, cache.v, at, cache.v_scale, scale, v + t * kvs + h * s.dim, s.dim);
       }
     }
 
@@ -131,6 +161,8 @@ void step(const Level& level, const Step& s) {
     a.q = {q, s.tokens * qs, s.dim, qs};
     a.k = {cache.k, cache.batch, cache.head, cache.token};
     a.v = {cache.v, cache.batch, cache.head, cache.token};
+    a.k_scale = {cache.k_scale, cache.scale_batch, cache.scale_head};
+    a.v_scale = {cache.v_scale, cache.scale_batch, cache.scale_head};
     in = work.input(n, qs);
     a.out = in.x;
     a.outs = {nullptr, s.tokens * in.ld, s.dim, in.ld};
@@ -146,19 +178,19 @@ void step(const Level& level, const Step& s) {
     a.workers = s.workers;
     decode(level, a);
     level.prepare(s.weights, in, n, qs);
-    products(level, s, {{&block.o, hidden}}, in, n, true);
+    multiply({{&block.o, hidden}}, in, n, true);
 
     in = work.input(n, s.hidden);
     for (i64 t = 0; t < n; ++t) level.norm(hidden + t * s.hidden, block.mlp_norm, s.hidden, s.eps, in.x + t * in.ld);
     level.prepare(s.weights, in, n, s.hidden);
-    products(level, s, {{&block.gate, work.gate.data()}, {&block.up, work.up.data()}}, in, n, false);
+    multiply({{&block.gate, work.gate.data()}, {&block.up, work.up.data()}}, in, n, false);
     in = work.input(n, s.inner);
     for (i64 t = 0; t < n; ++t) {
       level.gate(work.gate.data() + t * s.inner, work.up.data() + t * s.inner, s.inner);
       std::copy_n(work.gate.data() + t * s.inner, s.inner, in.x + t * in.ld);
     }
     level.prepare(s.weights, in, n, s.inner);
-    products(level, s, {{&block.down, hidden}}, in, n, true);
+    multiply({{&block.down, hidden}}, in, n, true);
   }
 
   const i64 kept = s.batch * s.keep;
@@ -168,7 +200,7 @@ void step(const Level& level, const Step& s) {
     level.norm(hidden + from * s.hidden, s.norm, s.hidden, s.eps, in.x + t * in.ld);
   }
   level.prepare(s.weights, in, kept, s.hidden);
-  products(level, s, {{&s.head, s.logits}}, in, kept, false);
+  multiply({{&s.head, s.logits}}, in, kept, false);
 }
 
 }  // namespace longspan

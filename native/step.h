@@ -1,8 +1,8 @@
-// The arithmetic of a decoding step: products of a matrix with one or a few vectors, RMSNorm, SwiGLU's gate.
+// The arithmetic of a model's layers: products of a matrix with vectors, RMSNorm, SwiGLU's gate.
 //
 // fp32 and bf16 matrices are read as torch keeps them, row by row. int8 ones are packed: blocks of 16 rows, four columns
 // of each side by side as VNNI's dot product wants them, with a scale for every row and 64 columns. Both are read once
-// for all tokens of the step.
+// for a few tokens; for many, the products of int8 are as fast as a matrix product can be, the others are not.
 #pragma once
 #include "decode.h"
 
@@ -47,18 +47,10 @@ void prepare(Type weights, const Input& to, i64 tokens, i64 n) {
       for (i64 d = n / W * W; d < n; ++d) to.x16[t * to.ld + d] = bf16_of(x[d]);
     } else if (weights == Type::i8) {
       for (i64 d = 0; d < to.ld; d += GROUP) {
-        float most = 0;
-        const i64 here = max_of(0, min_of(GROUP, n - d));
-        for (i64 i = 0; i < here; ++i) { const float size = x[d + i] < 0 ? -x[d + i] : x[d + i]; most = most >= size ? most : size; }
-        const float inverse = most > 0 ? 127 / most : 0;
-        std::int32_t sum = 0;
-        for (i64 i = 0; i < GROUP; ++i) {
-          const float y = i < here ? x[d + i] * inverse : 0;
-          const std::int32_t q = y == y ? (std::int32_t)((y + 12582912.f) - 12582912.f) : 0;
-          to.x8[t * to.ld + d + i] = (std::int8_t)q;
-          sum += q;
-        }
-        to.scale[(t * to.ld + d) / GROUP] = most == most && most < INFINITY ? most / 127 : NAN;
+        alignas(64) float row[GROUP];
+        convert<float>(x + d, row, max_of(0, min_of(GROUP, n - d)), GROUP);
+        std::int32_t sum;
+        to.scale[(t * to.ld + d) / GROUP] = round_i8(row, GROUP, to.x8 + t * to.ld + d, sum);
         to.sum[(t * to.ld + d) / GROUP] = -128 * sum;
       }
     }
@@ -89,60 +81,78 @@ void plain_rows(const Linear& m, i64 lo, i64 hi, const Input& in, i64 tokens, fl
     }
 }
 
-// The lanes of one int8 block that a vector holds, times four columns of one token.
-INLINE vi dot4(vi sum, const std::uint8_t* w, const std::int8_t* x) {
-#if defined(__AVX512VNNI__)
-  return (vi)_mm512_dpbusd_epi32((__m512i)sum, get<__m512i>(w), _mm512_set1_epi32(get<int>(x)));
-#else
-  const vu bytes = get<vu>(w);
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) sum += (vi)((bytes >> (8 * i)) & 255u) * (std::int32_t)x[i];
-  return sum;
-#endif
-}
-
-template <int T>
+// T tokens times R vectors of W rows each, from `row` on; C sums of each take turns where T and R alone are too few to
+// keep the units busy.
+template <int T, int R, int C>
 INLINE void int8_block(const Linear& m, i64 row, const Input& in, i64 first, float* y, i64 ldy, bool add) {
   const i64 groups = (m.in + GROUP - 1) / GROUP;
-  const std::uint8_t* w = (const std::uint8_t*)m.w + row * groups * GROUP;
-  const float* scale = m.scale + row * groups;
-  for (i64 half = 0; half < BLOCK; half += W) {
-    vf total[T] = {};
-    for (i64 g = 0; g < groups; ++g) {
-      vi sum[T][2] = {};
-      const std::uint8_t* from = w + g * GROUP * BLOCK + half * 4;
+  const std::uint8_t* w[R];
+  const float* scale[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    const i64 at = row + r * W;
+    w[r] = (const std::uint8_t*)m.w + at / BLOCK * BLOCK * groups * GROUP + at % BLOCK * 4;
+    scale[r] = m.scale + at / BLOCK * BLOCK * groups + at % BLOCK;
+  }
+  vf total[T][R] = {};
+  for (i64 g = 0; g < groups; ++g) {
+    vi sum[T][R][C];
 #pragma GCC unroll 8
-      for (i64 d = 0; d < GROUP; d += 8) {
-        __builtin_prefetch(from + d * BLOCK + 4096);
-        __builtin_prefetch(from + (d + 4) * BLOCK + 4096);
+    for (int t = 0; t < T; ++t)
 #pragma GCC unroll 4
-        for (int t = 0; t < T; ++t) {
-          const std::int8_t* x = in.x8 + (first + t) * in.ld + g * GROUP + d;
-          sum[t][0] = dot4(sum[t][0], from + d * BLOCK, x);
-          sum[t][1] = dot4(sum[t][1], from + (d + 4) * BLOCK, x + 4);
-        }
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int c = 0; c < C; ++c) sum[t][r][c] = c ? vi{} : vi{} + in.sum[(first + t) * in.ld / GROUP + g];
+#pragma GCC unroll 4
+    for (i64 d = 0; d < GROUP; d += 4 * C)
+#pragma GCC unroll 2
+      for (int c = 0; c < C; ++c) {
+        const i64 column = g * GROUP + d + 4 * c;
+        if constexpr (R == 1) __builtin_prefetch(w[0] + column * BLOCK + 4096);  // few tokens wait for memory
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+          for (int r = 0; r < R; ++r)
+            sum[t][r][c] = dot4(sum[t][r][c], w[r] + column * BLOCK, in.x8 + (first + t) * in.ld + column);
       }
-      const vf s = get<vf>(scale + g * BLOCK + half);
 #pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const vf s = get<vf>(scale[r] + g * BLOCK);
+#pragma GCC unroll 8
       for (int t = 0; t < T; ++t) {
-        const i64 at = ((first + t) * in.ld) / GROUP + g;
-        total[t] += __builtin_convertvector(sum[t][0] + sum[t][1] + in.sum[at], vf) * (s * in.scale[at]);
+        vi all = sum[t][r][0];
+#pragma GCC unroll 2
+        for (int c = 1; c < C; ++c) all += sum[t][r][c];
+        total[t][r] += __builtin_convertvector(all, vf) * (s * in.scale[(first + t) * in.ld / GROUP + g]);
       }
     }
-    for (int t = 0; t < T; ++t)
-      for (i64 i = 0; i < min_of(W, m.out - row - half); ++i) {
-        float* to = y + (first + t) * ldy + row + half + i;
-        *to = total[t][i] + (m.bias ? m.bias[row + half + i] : 0) + (add ? *to : 0);
-      }
   }
+  for (int t = 0; t < T; ++t)
+    for (int r = 0; r < R; ++r) {
+      const i64 at = row + r * W, here = min_of(W, m.out - at);
+      float *to = y + (first + t) * ldy + at, more[W] = {};
+      for (i64 i = 0; i < here; ++i) more[i] = (m.bias ? m.bias[at + i] : 0) + (add ? to[i] : 0);
+      put(more, total[t][r] + get<vf>(more));
+      for (i64 i = 0; i < here; ++i) to[i] = more[i];
+    }
+}
+
+// The last few tokens, or all where there are few.
+INLINE void int8_few(const Linear& m, i64 row, const Input& in, i64 t, i64 tokens, float* y, i64 ldy, bool add) {
+  for (; t + 4 <= tokens; t += 4) int8_block<4, 1, 2>(m, row, in, t, y, ldy, add);
+  for (; t < tokens; ++t) int8_block<1, 1, 2>(m, row, in, t, y, ldy, add);
 }
 
 void int8_rows(const Linear& m, i64 lo, i64 hi, const Input& in, i64 tokens, float* y, i64 ldy, bool add) {
-  for (i64 row = lo; row < hi; row += BLOCK) {
-    i64 t = 0;
-    for (; t + 4 <= tokens; t += 4) int8_block<4>(m, row, in, t, y, ldy, add);
-    for (; t < tokens; ++t) int8_block<1>(m, row, in, t, y, ldy, add);
+  constexpr i64 MANY = LANES == 16 ? 6 : 4;  // tokens; two vectors of sums for each are what registers hold
+  const i64 end = round_up(hi, BLOCK), many = tokens / MANY * MANY;
+  i64 row = lo;
+  for (; many && row + 2 * W <= end; row += 2 * W) {
+    for (i64 t = 0; t < many; t += MANY) int8_block<MANY, 2, 1>(m, row, in, t, y, ldy, add);
+    int8_few(m, row, in, many, tokens, y, ldy, add);
+    int8_few(m, row + W, in, many, tokens, y, ldy, add);
   }
+  for (; row < end; row += W) int8_few(m, row, in, 0, tokens, y, ldy, add);
 }
 
 void linear(Type weights, const Linear& m, i64 lo, i64 hi, const Input& in, i64 tokens, float* y, i64 ldy, bool add) {

@@ -31,13 +31,26 @@ float widen(bf16 x) {
   return f;
 }
 
+// The same numbers as fp32 and bf16; with `token` numbers to a vector they are int8 times a scale for each, too: the
+// first 127 and the scale a power of two, so that rounding such a query to int8 changes nothing.
 struct Tensor {
-  std::vector<float> f;
+  std::vector<float> f, scale;
   std::vector<bf16> h;
-  Tensor(i64 n, float deviation) : f(n), h(n) {
-    for (i64 i = 0; i < n; ++i) f[i] = widen(h[i] = round_bf16(normal(deviation)));
+  std::vector<std::int8_t> b;
+  Tensor(i64 n, float deviation, i64 token = 0) : f(n), h(n) {
+    for (i64 i = 0; i < n; ++i) {
+      if (token) {
+        if (i % token == 0) scale.push_back(std::exp2(std::floor(std::log2(deviation / 64)) - between(0, 2)));
+        b.push_back(static_cast<std::int8_t>(i % token == 0 ? 127 : between(-127, 127)));
+        f[i] = widen(h[i] = round_bf16(b[i] * scale.back()));
+      } else {
+        f[i] = widen(h[i] = round_bf16(normal(deviation)));
+      }
+    }
   }
-  const void* data(Type type) const { return type == Type::f32 ? static_cast<const void*>(f.data()) : h.data(); }
+  const void* data(Type type) const {
+    return type == Type::f32 ? static_cast<const void*>(f.data()) : type == Type::i8 ? static_cast<const void*>(b.data()) : h.data();
+  }
 };
 
 double score(const Attention& p, const Tensor& q, const Tensor& k, i64 qat, i64 kat) {
@@ -50,6 +63,7 @@ double score(const Attention& p, const Tensor& q, const Tensor& k, i64 qat, i64 
 bool trial(const Level& level, bool decoding) {
   Attention p;
   p.type = p.kv_type = flip() ? Type::f32 : Type::bf16;
+  if (flip()) p.kv_type = Type::i8;
   p.batch = between(1, 3);
   p.kv_heads = between(1, 2);
   p.heads = p.kv_heads * between(1, 5);
@@ -65,11 +79,17 @@ bool trial(const Level& level, bool decoding) {
   p.halves = flip();
   p.workers = static_cast<int>(between(1, 3));
   const float spread = flip() ? 1 : 30;
-  const Tensor q(p.batch * p.heads * p.queries * p.dim, spread), k(p.batch * p.kv_heads * p.keys * p.dim, 1),
-      v(p.batch * p.kv_heads * p.keys * p.vdim, 1);
+  const bool bytes = p.kv_type == Type::i8;
+  const Tensor q(p.batch * p.heads * p.queries * p.dim, spread, bytes ? p.dim : 0),
+      k(p.batch * p.kv_heads * p.keys * p.dim, 1, bytes ? p.dim : 0),
+      v(p.batch * p.kv_heads * p.keys * p.vdim, 1, bytes ? p.vdim : 0);
   p.q = {q.data(p.type), p.heads * p.queries * p.dim, p.queries * p.dim, p.dim};
-  p.k = {k.data(p.type), p.kv_heads * p.keys * p.dim, p.keys * p.dim, p.dim};
-  p.v = {v.data(p.type), p.kv_heads * p.keys * p.vdim, p.keys * p.vdim, p.vdim};
+  p.k = {k.data(p.kv_type), p.kv_heads * p.keys * p.dim, p.keys * p.dim, p.dim};
+  p.v = {v.data(p.kv_type), p.kv_heads * p.keys * p.vdim, p.keys * p.vdim, p.vdim};
+  if (bytes) {
+    p.k_scale = {k.scale.data(), p.kv_heads * p.keys, p.keys};
+    p.v_scale = {v.scale.data(), p.kv_heads * p.keys, p.keys};
+  }
   p.outs = {nullptr, p.heads * p.queries * p.vdim, p.queries * p.vdim, p.vdim};
   std::vector<i64> starts(p.batch), lengths(p.batch);
   for (i64 b = 0; b < p.batch; ++b) {
@@ -97,7 +117,7 @@ bool trial(const Level& level, bool decoding) {
   if (decoding) decode(level, p);
   else forward(level, p);
 
-  const double allowed = p.type == Type::f32 ? 1e-4 : 0.02;
+  const double allowed = p.type == Type::f32 && !(bytes && p.halves) ? 1e-4 : 0.03;
   for (i64 b = 0; b < p.batch; ++b)
     for (i64 h = 0; h < p.heads; ++h)
       for (i64 i = 0; i < p.queries; ++i) {
@@ -159,7 +179,7 @@ bool step_trial(const Level& level) {
   Step s;
   s.type = flip() ? Type::f32 : Type::bf16;
   s.weights = flip() ? s.type : Type::i8;
-  s.cached = s.weights == Type::i8 ? Type::bf16 : s.type;
+  s.cached = s.weights == Type::i8 ? Type::i8 : s.type;
   s.batch = between(1, 3);
   s.kv_heads = between(1, 2);
   s.heads = s.kv_heads * between(1, 3);
@@ -210,10 +230,11 @@ bool step_trial(const Level& level) {
     std::vector<Tensor> kept;
     kept.reserve(2 * s.layers);
     std::vector<Cached> cache;
-    const auto buffer = [&] { return const_cast<void*>(kept.emplace_back(s.batch * kvs * capacity, 1e-9f).data(s.cached)); };
+    const auto buffer = [&] { return &kept.emplace_back(s.batch * kvs * capacity, 1e-9f, s.cached == Type::i8 ? s.dim : 0); };
     for (i64 l = 0; l < s.layers; ++l) {
-      void *k = buffer(), *v = buffer();
-      cache.push_back({k, v, kvs * capacity, s.dim * capacity, s.dim});
+      Tensor *k = buffer(), *v = buffer();
+      cache.push_back({const_cast<void*>(k->data(s.cached)), const_cast<void*>(v->data(s.cached)), kvs * capacity,
+                       s.dim * capacity, s.dim, k->scale.data(), v->scale.data(), s.kv_heads * capacity, capacity});
     }
     s.cache = cache.data();
     std::vector<float> all(s.batch * tokens * vocabulary);
@@ -243,6 +264,28 @@ bool step_trial(const Level& level) {
   return true;
 }
 
+// Many vectors at once give what one after the other gives.
+bool products_trial(const Level& level) {
+  const i64 in = between(1, 200), tokens = flip() ? between(1, 20) : between(1, 600), outs[] = {between(1, 70), between(1, 70)};
+  const Matrix a(Type::i8, outs[0], in, true), b(Type::i8, outs[1], in, false);
+  const Linear matrices[] = {a.linear, b.linear};
+  const Tensor x(tokens * in, 3);
+  std::vector<float> y[2], one[2];
+  for (int i = 0; i < 2; ++i) y[i].resize(tokens * outs[i]), one[i].resize(outs[i]);
+  float *all[] = {y[0].data(), y[1].data()}, *alone[] = {one[0].data(), one[1].data()};
+  int8_products(level, matrices, all, 2, x.f.data(), tokens, static_cast<int>(between(1, 3)));
+  for (i64 t = 0; t < tokens; ++t) {
+    int8_products(level, matrices, alone, 2, &x.f[t * in], 1, 1);
+    for (int i = 0; i < 2; ++i)
+      for (i64 o = 0; o < outs[i]; ++o)
+        if (!(std::abs(y[i][t * outs[i] + o] - one[i][o]) < 1e-3 * (1 + std::abs(one[i][o])))) {
+          std::printf("%s products: %g at once, %g alone\n", level.name, y[i][t * outs[i] + o], one[i][o]);
+          return false;
+        }
+  }
+  return true;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -250,7 +293,11 @@ int main(int argc, char** argv) {
   int passed = 0, failed = 0;
   for (int l = 0; l < level_count(); ++l)
     for (int t = 0; t < trials; ++t)
-      ++((t % 3 ? trial(*level_at(l), t % 3 - 1) : step_trial(*level_at(l))) ? passed : failed);
+      ++((t % 4 > 1    ? trial(*level_at(l), t % 2)
+          : t % 4 == 1 ? step_trial(*level_at(l))
+                       : products_trial(*level_at(l)))
+             ? passed
+             : failed);
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }

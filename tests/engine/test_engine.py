@@ -196,7 +196,7 @@ def test_the_tree_knows_the_longest_beginning(texts: list[list[int]], most: int)
             filled = each.fill(empty, text, len(text))
             assert filled == each.shared(text)
             if filled:
-                assert empty.layers[0].keys[0, 0, :filled, 0].tolist() == [
+                assert empty.layers[0].held[0][0, 0, :filled, 0].tolist() == [
                     hash_of(text[: n + 1]) for n in range(filled)
                 ]
 

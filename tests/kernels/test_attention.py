@@ -71,14 +71,14 @@ def cases(draw: st.DrawFn, queries: int = 150, keys: int = 300, layouts: bool = 
     return Case(q.to(dtype), k.to(dtype), v.to(dtype), options)
 
 
-def agrees(case: Case, out: Tensor, lse: Tensor) -> None:
+def agrees(case: Case, out: Tensor, lse: Tensor, slack: float = 2e-5) -> None:
     """Close to fp64, as far as the type and the size of the scores allow."""
     q, k, v = case.q.double(), case.k.double(), case.v.double()
     want, want_lse = reference.attention(q, k, v, **case.options)
     size = max(1.0, (q.norm(dim=-1).max() * k.norm(dim=-1).max()).item())
     half = case.q.dtype == torch.bfloat16
     # A score of size s has an error of s · 2⁻²⁴ or so, and weights err relatively by that much.
-    slack = (0.03 if half else 2e-5) + 4e-6 * size
+    slack = (0.03 if half else slack) + 4e-6 * size
     assert out.shape == want.shape and out.dtype == case.q.dtype
     assert (out.double() - want).abs().max() <= slack * max(1.0, v.abs().max().item())
     empty = want_lse == -torch.inf
@@ -111,16 +111,56 @@ def test_any_number_of_workers_gives_the_same(case: Case, workers: int) -> None:
         assert torch.equal(one[0], many[0]) and torch.equal(one[1], many[1])
 
 
+DEGREE_3 = 3e-4  # error of 2^x for int8, with room for both sides of the division
+
+
+def int8(case: Case) -> tuple[Case, dict[str, Tensor]]:
+    """The case with keys and values in int8, and their scales. Rounding its queries to int8 changes nothing: their
+    first number becomes 127 times a power of two, of which all others are multiples."""
+    whole, scale = kernels.rounded(case.q)
+    whole[..., 0] = 127
+    q = whole * scale.clamp_min(1e-3).log2().round().exp2()[..., None]
+    (k, k_scale), (v, v_scale) = kernels.rounded(case.k), kernels.rounded(case.v)
+    return Case(q.to(case.q.dtype), k, v, case.options), {"k_scale": k_scale, "v_scale": v_scale}
+
+
+def exact(case: Case, scales: dict[str, Tensor]) -> Case:
+    return Case(case.q, case.k * scales["k_scale"][..., None], case.v * scales["v_scale"][..., None], case.options)
+
+
+@SETTINGS
+@given(case=cases(), products=st.booleans())
+def test_attention_int8(level: str, case: Case, products: bool) -> None:
+    """int8 keys and values are what their fp32 values are."""
+    case, scales = int8(case)
+    tuning = Tuning(bf16_products=products)
+    out, lse = attention(case.q, case.k, case.v, **scales, tuning=tuning, **case.options)
+    if products:  # weights and values are then bf16
+        case.q, out = case.q.bfloat16(), out.bfloat16()
+    agrees(exact(case, scales), out, lse, DEGREE_3)
+
+
 @SETTINGS
 @given(case=cases(queries=3, keys=600, layouts=False))
 def test_decode_int8(level: str, case: Case) -> None:
-    """int8 keys and values read directly are what their fp32 values are."""
-    case.q = case.q.float()
-    scales = [x.float().abs().amax(-1).clamp_min(1e-3) / 127 for x in (case.k, case.v)]
-    k, v = ((x.float() / s[..., None]).round().to(torch.int8) for x, s in zip((case.k, case.v), scales, strict=True))
-    out, lse = decode_attention(case.q, k, v, k_scale=scales[0], v_scale=scales[1], **case.options)
-    exact = Case(case.q, k * scales[0][..., None], v * scales[1][..., None], case.options)
-    agrees(exact, out, lse)
+    case, scales = int8(case)
+    agrees(exact(case, scales), *decode_attention(case.q, case.k, case.v, **scales, **case.options), DEGREE_3)
+
+
+@SETTINGS
+@given(case=cases(queries=3, keys=300, layouts=False))
+def test_any_query_is_rounded_for_int8_keys(level: str, case: Case) -> None:
+    """Prompts and steps are computed alike: the same rounding, on every level."""
+    (k, k_scale), (v, v_scale) = kernels.rounded(case.k), kernels.rounded(case.v)
+    q = case.q.float() / case.q.float().abs().max().clamp_min(1)
+    scales = {"k_scale": k_scale, "v_scale": v_scale}
+    whole, factor = kernels.rounded(q)
+    want, _ = reference.attention(
+        whole * factor[..., None], k * k_scale[..., None], v * v_scale[..., None], **case.options
+    )
+    for function in (attention, decode_attention):
+        # One number in a hundred thousand lies between two integers and may go either way.
+        torch.testing.assert_close(function(q, k, v, **scales, **case.options)[0], want, atol=2e-2, rtol=1e-2)
 
 
 @SETTINGS

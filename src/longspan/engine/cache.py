@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
+from longspan.kernels.attention import rounded
+
 
 class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's keys and values in buffers `[batch, kv heads, capacity, head dim]` that are written in place.
@@ -23,63 +25,50 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         super().__init__()
         self.capacity = capacity
         self.length = 0
-        self.keys: Tensor
-        self.values: Tensor
+        self.held: tuple[Tensor, ...] = ()  # the whole buffers, of which the first `length` columns are in use
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        def buffer(like: Tensor) -> Tensor:
-            batch, heads, _, dim = like.shape
-            return torch.empty(batch, heads, self.capacity, dim, dtype=like.dtype, device=like.device)
+        self.allocate((key_states, value_states))
 
-        self.keys, self.values = buffer(key_states), buffer(value_states)
+    def allocate(self, like: Sequence[Tensor]) -> None:
+        """Empty buffers for `capacity` tokens of these [batch, kv heads, any, …]."""
+        self.held = tuple(
+            torch.empty(*x.shape[:2], self.capacity, *x.shape[3:], dtype=x.dtype, device=x.device) for x in like
+        )
         self.is_initialized = True
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, ...]:
         """Append `[batch, kv heads, new, head dim]`; returns views of everything held so far."""
-        if not self.is_initialized:
-            self.capacity = max(self.capacity, key_states.shape[-2])
-            self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[-2]
-        if end > self.capacity:
-            self.grow(max(end, 2 * self.capacity))
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        self.append((key_states, value_states))
+        return tuple(x[:, :, : self.length] for x in self.held)
 
-    def reserve(self, batch: int, new: int, heads: int, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def append(self, new: Sequence[Tensor]) -> None:
+        """Write columns, as another layer held them, behind what this one holds."""
+        begin = self.length
+        self.reserve(new[0].shape[2], new)
+        for to, x in zip(self.held, new, strict=True):
+            to[:, :, begin : self.length] = x
+
+    def reserve(self, new: int, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Count `new` tokens as held that somebody else will write; returns the whole buffers."""
         end = self.length + new
         if not self.is_initialized:
             self.capacity = max(self.capacity, end)
-            like = torch.empty(batch, heads, 0, dim, dtype=dtype)
-            self.lazy_initialization(like, like)
+            self.allocate(like)
         if end > self.capacity:
             self.grow(max(end, 2 * self.capacity))
         self.length = end
-        return self.keys, self.values
-
-    @property
-    def held(self) -> tuple[Tensor, ...]:
-        """The whole buffers, of which the first `length` columns are in use."""
-        return self.keys, self.values
-
-    def append(self, held: Sequence[Tensor]) -> None:
-        """Write what another layer held, cut to its columns, behind what this one holds."""
-        self.update(held[0], held[1])
+        return self.held
 
     def grow(self, capacity: int) -> None:
-        old_keys, old_values = self.keys, self.values
-        self.capacity = capacity
-        self.lazy_initialization(old_keys, old_values)
-        self.keys[:, :, : self.length] = old_keys[:, :, : self.length]
-        self.values[:, :, : self.length] = old_values[:, :, : self.length]
+        old, self.capacity = self.held, capacity
+        self.allocate(old)
+        for to, x in zip(self.held, old, strict=True):
+            to[:, :, : self.length] = x[:, :, : self.length]
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows of the batch."""
-        self.keys, self.values = self.keys[rows], self.values[rows]
+        self.held = tuple(x[rows] for x in self.held)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -92,6 +81,15 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_max_cache_shape(self) -> int:
         return -1
+
+
+class Int8Layer(BufferLayer):
+    """Keys and values rounded to int8, with a scale for each [batch, kv heads, capacity]: half of what bf16 takes."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, ...]:
+        (keys, key_scales), (values, value_scales) = rounded(key_states), rounded(value_states)
+        self.append((keys, values, key_scales, value_scales))
+        return tuple(x[:, :, : self.length] for x in self.held)
 
 
 def is_plain(model: PreTrainedModel) -> bool:
@@ -115,16 +113,17 @@ def joined(rows: Sequence[tuple[Cache, int, int]], capacity: int) -> tuple[Cache
         return rows[0][0], [rows[0][2]]
     lengths = [cache.get_seq_length() - begin for cache, _, begin in rows]
     length = max(lengths)
-    batch = Cache(layers=[BufferLayer(max(capacity, length)) for _ in rows[0][0].layers])
+    batch = Cache(layers=[type(layer)(max(capacity, length)) for layer in rows[0][0].layers])
     for i, layer in enumerate(batch.layers):
-        first = rows[0][0].layers[i].held
-        layer.keys, layer.values = (x.new_zeros(len(rows), x.shape[1], layer.capacity, x.shape[3]) for x in first)
+        layer.held = tuple(
+            x.new_zeros(len(rows), x.shape[1], layer.capacity, *x.shape[3:]) for x in rows[0][0].layers[i].held
+        )
         layer.length, layer.is_initialized = length, True
         for row, (cache, at, begin) in enumerate(rows):
             for to, x in zip(layer.held, cache.layers[i].held, strict=True):
                 to[row, :, length - lengths[row] : length] = x[at, :, begin : cache.layers[i].length]
         for cache, _, _ in rows:
-            cache.layers[i].keys = cache.layers[i].values = first[0].new_empty(0)  # one layer more than the batch
+            cache.layers[i].held = ()  # so that there is one layer more than the batch at most
     return batch, [length - each for each in lengths]
 
 

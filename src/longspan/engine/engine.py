@@ -136,9 +136,9 @@ class Engine:
         guess: bool = True,
     ) -> None:
         """`beyond_window` lets texts exceed the model's window: what it then says is the caller's question. `int8`
-        decodes with weights in int8, where the model can run natively (`Engine.native`); it is ignored elsewhere.
-        With `prefix_folder`, long prompts are kept on disk, too, for the next process. `guess` is prompt look-up,
-        which only the native steps have: their arithmetic is the same for one token and for several."""
+        runs on weights, keys and values in int8, where the model can run natively (`Engine.native`); it is ignored
+        elsewhere. With `prefix_folder`, long prompts are kept on disk, too, for the next process. `guess` is prompt
+        look-up, which only the native steps have: their arithmetic is the same for one token and for several."""
         self.loaded = loaded
         self.model = loaded.model
         self.chunk = max(1, chunk)
@@ -147,10 +147,11 @@ class Engine:
         self.guess = guess and self.native
         self.runner: Runner = Llama(loaded.model, int8=int8) if self.native else Plain(loaded.model)
         self.plain = self.runner.plain
+        self.token_bytes = self.runner.token_bytes if isinstance(self.runner, Llama) else loaded.bytes_per_token
         self.prefixes = Prefixes(prefix_cache_bytes if self.plain else 0)
         self.files: PrefixFiles | None = None
         if prefix_folder is not None and self.plain:
-            key = fingerprint(loaded.model, loaded.name, self.native, self.int8)
+            key = fingerprint(loaded.model, loaded.name, self.native, "int8" if self.int8 else "")
             self.files = PrefixFiles(prefix_folder, key)
         self.window = math.inf if beyond_window else loaded.window
         self._lock = threading.Lock()
@@ -211,11 +212,11 @@ class Engine:
                 f"{self.loaded.name} is {self.loaded.window}: shorten one of them or read the text in parts."
             )
         tokens = len(asked.prompt) + asked.max_tokens
-        needed = tokens * self.loaded.bytes_per_token
+        needed = tokens * self.token_bytes
         if needed > SURELY_THERE and needed > (free := free_bytes() + self.prefixes.nbytes):
             raise LongspanError(
                 f"{tokens} tokens need {needed / 1e9:.1f} GB for their keys and values, and {free / 1e9:.1f} GB are "
-                f"free: about {int(0.9 * free / self.loaded.bytes_per_token)} tokens would fit. Read the text in parts."
+                f"free: about {int(0.9 * free / self.token_bytes)} tokens would fit. Read the text in parts."
             )
 
     def _serve(self, waiting: deque[Request], more: Callable[[int], Sequence[Request]]) -> None:
@@ -261,7 +262,7 @@ class Engine:
             began=time.perf_counter(),
         )
         most = len(asked.prompt) - 1  # the last token must run, for its scores
-        needed = len(asked.prompt) * self.loaded.bytes_per_token
+        needed = len(asked.prompt) * self.token_bytes
         if needed > SURELY_THERE and needed > free_bytes():
             self.prefixes.clear()  # what is being asked is worth more
         if self.files:
@@ -415,7 +416,7 @@ class Engine:
             head = self.runner.new_cache(shared)
             self.runner.run(torch.tensor([inputs[0][:shared]], device=device), head)
             known = cut_out(head, 0, 0, shared)
-            append(cache, tuple(tuple(x.expand(len(pairs), -1, -1, -1) for x in layer) for layer in known))
+            append(cache, tuple(tuple(x.expand(len(pairs), *x.shape[1:]) for x in layer) for layer in known))
         ids = torch.zeros(len(pairs), width, dtype=torch.long)
         for row, tokens in enumerate(inputs):
             ids[row, : len(tokens) - shared] = torch.tensor(tokens[shared:])

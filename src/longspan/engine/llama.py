@@ -16,7 +16,7 @@ from torch.nn.functional import silu
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from longspan.engine.cache import BufferLayer
+from longspan.engine.cache import BufferLayer, Int8Layer
 from longspan.kernels import attention, native
 
 FAMILIES = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SmolLM3ForCausalLM"}
@@ -59,10 +59,9 @@ def window_of(layer: nn.Module, config: Any) -> int | None:
 
 
 class Llama:
-    """A `Runner`. `int8` runs on copies of the weights in int8 and keeps keys and values in bf16.
-
-    A step reads weights with one scale for every row and 64 columns; longer runs go through torch's int8 product, with
-    one scale a row. The vectors that meet them are rounded likewise. The scores are near the model's, not equal.
+    """A `Runner`. `int8` runs on copies of the weights in int8, with one scale for every row and 64 columns, and keeps
+    keys and values in int8, with one scale for each. The vectors that meet them are rounded likewise. The scores are
+    near the model's, not equal.
     """
 
     plain = True
@@ -75,13 +74,16 @@ class Llama:
         self.windows = [window_of(layer, config) for layer in self.layers]
         self.rotates = [bool(getattr(layer.self_attn, "use_rope", True)) for layer in self.layers]
         self.int8 = int8
-        self.cached = torch.bfloat16 if int8 else model.dtype  # type of keys and values
-        self.products = [Products(layer, int8=int8) for layer in self.layers]
+        self.cached = torch.int8 if int8 else model.dtype  # type of keys and values
         self._kept: list[Tensor] = []  # whatever the addresses below point to and the model does not own
         self._cos = self._sin = torch.empty(0)
+        self.products: list[Products] = []
         rows = []
         for layer, window, rotates in zip(self.layers, self.windows, self.rotates, strict=True):
-            row = [number for name in paths(layer) for number in self._linear(layer.get_submodule(name))]
+            linears = [layer.get_submodule(name) for name in paths(layer)]
+            native_linears = [self._linear(linear) for linear in linears]
+            self.products.append(Products(linears, native_linears if int8 else None))
+            row = [number for linear in native_linears for number in linear]
             for norm in (
                 layer.input_layernorm,
                 layer.post_attention_layernorm,
@@ -99,8 +101,19 @@ class Llama:
         """Bytes held besides the model's own."""
         return sum(kept.nbytes for kept in self._kept)
 
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of the keys and values of one token."""
+        return len(self.layers) * sum(x.nbytes for x in self._empty(1, 1))
+
+    def _empty(self, batch: int, tokens: int) -> tuple[Tensor, ...]:
+        """What a layer's cache holds of so many tokens."""
+        shape = (batch, self.model.config.num_key_value_heads, tokens)
+        held = (torch.empty(*shape, self.dim, dtype=self.cached),) * 2
+        return (*held, *(torch.empty(shape),) * 2) if self.int8 else held
+
     def new_cache(self, capacity: int) -> Cache:
-        return Cache(layers=[BufferLayer(capacity) for _ in self.layers])
+        return Cache(layers=[(Int8Layer if self.int8 else BufferLayer)(capacity) for _ in self.layers])
 
     def run(self, ids: Tensor, cache: Cache, *, starts: Sequence[int] | None = None, keep: int = 1) -> Tensor:
         if starts is not None and not any(starts):
@@ -118,8 +131,10 @@ class Llama:
         past = cache.get_seq_length()
         table = []
         for layer in cache.layers:
-            keys, values = layer.reserve(batch, tokens, config.num_key_value_heads, self.dim, self.cached)
-            table.append((keys.data_ptr(), values.data_ptr(), *keys.stride()[:3]))
+            keys, values, *scales = layer.reserve(tokens, self._empty(batch, 0))
+            row = [keys.data_ptr(), values.data_ptr(), *keys.stride()[:3]]
+            row += [*(x.data_ptr() for x in scales), *scales[0].stride()[:2]] if scales else [0] * 4
+            table.append(row)
         cached = torch.tensor(table, dtype=torch.int64)
         ids = ids.contiguous()
         logits = torch.empty(batch, keep, self._head[3], dtype=torch.float32)
@@ -170,9 +185,10 @@ class Llama:
             q, k = q.transpose(1, 2), k.transpose(1, 2)
             if rotates:
                 q, k = rotated(q, cos, sin), rotated(k, cos, sin)
-            keys, values = held.update(k.to(self.cached), v.transpose(1, 2).to(self.cached))
-            out, _ = attention(q.to(self.cached), keys, values, window=window, scale=own.scaling, starts=starts)
-            x = x + products.o(out.transpose(1, 2).reshape(batch, tokens, -1).to(dtype))[0]
+            keys, values, *scales = held.update(k, v.transpose(1, 2))
+            rounding = dict(zip(("k_scale", "v_scale"), scales, strict=False))
+            out, _ = attention(q, keys, values, **rounding, window=window, scale=own.scaling, starts=starts)
+            x = x + products.o(out.transpose(1, 2).reshape(batch, tokens, -1))[0]
             gate, up = products.gate_up(layer.post_attention_layernorm(x))
             x = x + products.down(silu(gate).mul_(up))[0]
         logits: Tensor = self.model.lm_head(self.model.model.norm(x[:, -keep:]))
@@ -202,39 +218,34 @@ class Llama:
 
 
 class Products:
-    """The matrices of a layer for many vectors at once, those over the same vectors together."""
+    """The matrices of a layer for many vectors at once, those over the same vectors together: torch's own products, or
+    int8 ones where `packed` has them for the native kernels."""
 
-    def __init__(self, layer: nn.Module, *, int8: bool) -> None:
-        q, k, v, o, gate, up, down = (layer.get_submodule(name) for name in paths(layer))
-        make = Int8Product if int8 else plain_product
-        self.qkv = plain_product(q, k, v)  # rounded, they cost most of the quality: 1.9 % of perplexity
-        self.o, self.gate_up, self.down = make(o), make(gate, up), make(down)
+    def __init__(self, linears: Sequence[nn.Module], packed: Sequence[list[int]] | None) -> None:
+        def make(part: slice) -> Product:
+            return plain_product(linears[part]) if packed is None else Int8Product(packed[part])
+
+        self.qkv, self.o, self.gate_up, self.down = map(make, (slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7)))
 
 
-def plain_product(*linears: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
+Product = Callable[[Tensor], Sequence[Tensor]]
+
+
+def plain_product(linears: Sequence[nn.Module]) -> Product:
     """The modules' own products."""
     return lambda x: [linear(x) for linear in linears]
 
 
 class Int8Product:
-    """Vectors x [..., in], rounded to int8 with one scale each, times int8 matrices [out, in] with one scale a row."""
+    """Vectors x [..., in] times matrices as `packed` leaves them, each rounded with one scale for 64 columns."""
 
-    def __init__(self, *linears: nn.Module) -> None:
-        weight = torch.cat([cast(Tensor, linear.weight).detach().float() for linear in linears])
-        self.scale = (weight.abs().amax(dim=1) / 127).clamp(min=1e-30)
-        self.weight = (weight / self.scale[:, None]).round_().to(torch.int8).t()
-        self.sizes = [cast(Tensor, linear.weight).shape[0] for linear in linears]
-        biases = [linear.bias for linear in linears]
-        self.bias = None if biases[0] is None else torch.cat([cast(Tensor, b).detach().float() for b in biases])
+    def __init__(self, linears: Sequence[list[int]]) -> None:
+        self.linears = torch.tensor(linears, dtype=torch.int64)
+        self.sizes = [linear[3] for linear in linears]
 
     def __call__(self, x: Tensor) -> Sequence[Tensor]:
-        rows = x.reshape(-1, x.shape[-1]).float()
-        scale = rows.abs().amax(dim=1, keepdim=True).div_(127).clamp_(min=1e-30)
-        products = torch._int_mm((rows / scale).round_().to(torch.int8), self.weight)
-        y = products.float().mul_(scale).mul_(self.scale)
-        if self.bias is not None:
-            y += self.bias
-        return torch.split(y.to(x.dtype).view(*x.shape[:-1], -1), self.sizes, dim=-1)
+        products = native.int8_products(x.reshape(-1, x.shape[-1]).float(), self.linears, self.sizes)
+        return [y.to(x.dtype).view(*x.shape[:-1], -1) for y in products]
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Which keys are read is not decided here: callers give causality, windows, length
 `longspan.kernels.interface` makes them the attention of any transformers model.
 """
 
-from longspan.kernels.attention import attention, decode_attention, merge
+from longspan.kernels.attention import attention, decode_attention, merge, rounded
 from longspan.kernels.layout import BlockLayout
 from longspan.kernels.native import Counters, Tuning, level, levels, using
 
@@ -17,5 +17,6 @@ __all__ = [
     "level",
     "levels",
     "merge",
+    "rounded",
     "using",
 ]

@@ -23,6 +23,8 @@ def attention(
     k: Tensor,
     v: Tensor,
     *,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
     causal: bool = True,
     window: int | None = None,
     scale: float | None = None,
@@ -48,6 +50,10 @@ def attention(
     before and with the query itself). `layout` leaves out blocks of scores. A query that sees no key gets zeros and an
     lse of -inf.
 
+    `k` and `v` may be int8 with `k_scale` and `v_scale` [batch, kv heads, keys] (fp32): key j is k[j] · k_scale[j].
+    Queries are then rounded likewise, each with a scale of its own (`rounded`), and scores are computed in integers
+    (as SageAttention does, 2410.02367; without its smoothing of keys); weights and values stay floating.
+
     `scale` is 1/√dim by default; `softcap` c makes c · tanh(score / c) of the scaled scores (Gemma 2); `sinks` [heads]
     are logits that take part in the softmax without a value (gpt-oss), and in lse.
 
@@ -57,7 +63,7 @@ def attention(
 
     Raises ValueError or TypeError for shapes, types and devices that do not fit together.
     """
-    _check(q, k, v, window, softcap, sinks, starts, lengths, workers)
+    _check(q, k, v, k_scale, v_scale, window, softcap, sinks, starts, lengths, workers)
     _check_layout(layout, q, k)
     options: dict[str, Any] = {
         "scale": _scale(scale, q),
@@ -71,12 +77,14 @@ def attention(
     }
     if native.takes(q, v):
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+            if k_scale is not None:
+                raise ValueError("attention over int8 keys has no gradient: detach the queries")
             out, lse = Attention.apply(q, k, v, options, tuning, workers)  # type: ignore[no-untyped-call]
             return out, lse
-        return native.attention(q, k, v, tuning=tuning, workers=workers, counters=counters, **options)
-    if q.is_cuda:
-        return cuda.attention(q, k, v, **options)
-    return reference.attention(q, k, v, **options)
+        return native.attention(
+            q, k, v, k_scale=k_scale, v_scale=v_scale, tuning=tuning, workers=workers, counters=counters, **options
+        )
+    return _elsewhere(q, k, v, k_scale, v_scale, options)
 
 
 def decode_attention(
@@ -93,7 +101,7 @@ def decode_attention(
     softcap: float | None = None,
     sinks: Tensor | None = None,
     starts: Tensor | None = None,
-    tuning: Tuning = Tuning(),  # noqa: B008
+    tuning: Tuning = Tuning(),  # noqa: B008  it is frozen
     workers: int | None = None,
     counters: Counters | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -103,16 +111,9 @@ def decode_attention(
     sequences are divided evenly over the workers, whatever the batch, heads and lengths (stream-K); partial softmaxes
     are merged in the order of the keys, so that the result is the same for any number of workers.
 
-    `k` and `v` may be int8 with `k_scale` and `v_scale` [batch, kv heads, keys] (fp32): key j is k[j] · k_scale[j].
-    All else as in `attention`, without its gradient.
+    All as in `attention`, without its gradient.
     """
-    int8 = isinstance(k, Tensor) and k.dtype == torch.int8
-    _check(q, k, v, window, softcap, sinks, starts, lengths, workers, int8)
-    for name, factor in (("k_scale", k_scale), ("v_scale", v_scale)):
-        if (factor is not None) != int8:
-            raise ValueError(f"{name} comes with int8 keys and values, and only with them")
-        if factor is not None and (factor.shape != k.shape[:3] or factor.device != q.device):
-            raise ValueError(f"{name} must be {list(k.shape[:3])} on {q.device}, not {list(factor.shape)}")
+    _check(q, k, v, k_scale, v_scale, window, softcap, sinks, starts, lengths, workers)
     options: dict[str, Any] = {
         "scale": _scale(scale, q),
         "causal": causal,
@@ -135,11 +136,28 @@ def decode_attention(
             counters=counters,
             **options,
         )
+    return _elsewhere(q, k, v, k_scale, v_scale, options | {"layout": None})
+
+
+def _elsewhere(
+    q: Tensor, k: Tensor, v: Tensor, k_scale: Tensor | None, v_scale: Tensor | None, options: dict[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """Where the native kernels do not run."""
+    dtype = q.dtype
     if k_scale is not None and v_scale is not None:
-        k, v = (k * k_scale[..., None]).to(q.dtype), (v * v_scale[..., None]).to(q.dtype)
-    if q.is_cuda:
-        return cuda.attention(q, k, v, layout=None, **options)
-    return reference.attention(q, k, v, **options)
+        whole, factor = rounded(q)
+        wide = dtype if q.is_cuda else torch.float32
+        q, k, v = ((x * s[..., None]).to(wide) for x, s in ((whole, factor), (k, k_scale), (v, v_scale)))
+    out, lse = (cuda.attention if q.is_cuda else reference.attention)(q, k, v, **options)
+    return out.to(dtype), lse
+
+
+def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors x [..., dim] as int8 [..., dim] times a scale each [...] (fp32): their largest number becomes ±127."""
+    x = x.float()
+    size = x.abs().amax(-1)
+    inverse = torch.where(size > 1e-30, 127 / size, 0)
+    return (x * inverse[..., None]).round_().to(torch.int8), size / 127
 
 
 def merge(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,14 +185,16 @@ def _check(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    k_scale: Tensor | None,
+    v_scale: Tensor | None,
     window: int | None,
     softcap: float | None,
     sinks: Tensor | None,
     starts: Tensor | None,
     lengths: Tensor | None,
     workers: int | None,
-    int8: bool = False,
 ) -> None:
+    int8 = isinstance(k, Tensor) and k.dtype == torch.int8
     for name, x in {"q": q, "k": k, "v": v}.items():
         if not isinstance(x, Tensor):  # callers without a type checker
             raise TypeError(f"{name} must be a tensor, not {type(x).__name__}")
@@ -187,6 +207,11 @@ def _check(
     if not q.dtype.is_floating_point or (k.dtype, v.dtype) != ((torch.int8,) * 2 if int8 else (q.dtype,) * 2):
         kinds = "int8" if int8 else "of the same type"
         raise TypeError(f"q must be floating and k and v {kinds}, not {q.dtype}, {k.dtype}, {v.dtype}")
+    for name, factor in (("k_scale", k_scale), ("v_scale", v_scale)):
+        if (factor is not None) != int8:
+            raise ValueError(f"{name} comes with int8 keys and values, and only with them")
+        if factor is not None and (factor.shape != k.shape[:3] or factor.device != q.device):
+            raise ValueError(f"{name} must be {list(k.shape[:3])} on {q.device}, not {list(factor.shape)}")
     batch, heads, _, dim = q.shape
     _, kv_heads, keys, _ = k.shape
     if k.shape[0] != batch or v.shape[:3] != k.shape[:3] or k.shape[3] != dim:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +25,7 @@ try:
     _native = importlib.import_module("longspan.kernels._native")
 except ImportError:  # not built, or built for another machine
     _native = None
-INTERFACE = 3  # an editable installation may hold a build of older sources: that counts as none
+INTERFACE = 4  # an editable installation may hold a build of older sources: that counts as none
 if _native is not None and getattr(_native, "INTERFACE", None) != INTERFACE:
     _native = None
 
@@ -38,11 +38,11 @@ TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 class Tuning:
     """The tricks of FlashAttention-4, for measuring what each brings. Nobody else needs to touch them.
 
-    `degree` of the polynomial for 2^x, 2 … 6, or 0 for the C library's exp2f; None takes 3 for bf16 (error 7e-5, where
-    bf16 rounds by 2e-3) and 5 for fp32. A row is rescaled when its maximum grew by more than `threshold`, in powers of
-    two (FlashAttention-4 uses 8). `longest_first` starts the work items with the most tiles first. `bf16_products`
-    multiplies bf16 in the forward pass as they are, where the level can; otherwise they become fp32. None does what is
-    faster: Intel's AVX-512-BF16 has half the rate of its fp32.
+    `degree` of the polynomial for 2^x, 2 … 6, or 0 for the C library's exp2f; None takes 3 for bf16 and int8 (error
+    7e-5, where bf16 rounds by 2e-3) and 5 for fp32. A row is rescaled when its maximum grew by more than `threshold`,
+    in powers of two (FlashAttention-4 uses 8). `longest_first` starts the work items with the most tiles first.
+    `bf16_products` multiplies bf16 in the forward pass as they are, where the level can; otherwise they become fp32.
+    None does what is faster: Intel's AVX-512-BF16 has half the rate of its fp32.
     """
 
     degree: int | None = None
@@ -150,13 +150,13 @@ def attention(
         return out, lse
     sinks = _plain(sinks, torch.float32)
     starts, lengths = _plain(starts, torch.int64), _plain(lengths, torch.int64)
-    k_scale, v_scale = _plain(k_scale, torch.float32), _plain(v_scale, torch.float32)
+    scales = [None if x is None else _rows(x.detach().float()) for x in (k_scale, v_scale)]
     blocks, strides = None, (0, 0, 0, 1)
     if layout is not None:
         blocks = layout.blocks.to("cpu").contiguous()
         b, h, rows, columns = blocks.shape
         strides = (rows * columns * h * (b > 1), rows * columns * (h > 1), columns, layout.block)
-    degree = tuning.degree if tuning.degree is not None else 3 if q.dtype == torch.bfloat16 else 5
+    degree = tuning.degree if tuning.degree is not None else 5 if k.dtype == torch.float32 else 3
     run = _native.decode_attention if decode else _native.attention
     grew, skipped, busiest, tiles = run(
         _level,
@@ -172,7 +172,8 @@ def attention(
         _address(sinks),
         _address(starts),
         _address(lengths),
-        (_address(k_scale), _address(v_scale)),
+        (_address(scales[0]), _address(scales[1])),
+        tuple(stride for x in scales for stride in ((0, 0) if x is None else x.stride()[:2])),
         _address(blocks),
         strides,
         degree,
@@ -204,6 +205,18 @@ def step(
     """
     workers = min(torch.get_num_threads(), MAX_WORKERS)
     _native.step(_level, types, model, shape, eps, scale, head, head_shape, cache, call, size, workers)
+
+
+def int8_products(x: Tensor, matrices: Tensor, outs: Sequence[int]) -> list[Tensor]:
+    """Vectors x [tokens, in] (fp32) times int8 matrices, both rounded with a scale for 64 columns: [tokens, out] each.
+
+    `matrices` holds a row of addresses and shapes for each, as `longspan.engine.llama` makes them.
+    """
+    x = x.contiguous()
+    ys = [torch.empty(len(x), out) for out in outs]
+    workers = min(torch.get_num_threads(), MAX_WORKERS)
+    _native.int8_products(_level, matrices.data_ptr(), [y.data_ptr() for y in ys], x.data_ptr(), len(x), workers)
+    return ys
 
 
 def exp2(x: Tensor, degree: int) -> Tensor:
