@@ -102,7 +102,18 @@ Counters forward(const Level& level, const Attention& p) {
   packed.dim = round_up(p.dim, 32);
   packed.vdim = round_up(p.vdim, 16);
   packed.k_bytes = packed.bytes ? TILE * (packed.dim + sizeof(float)) : TILE * packed.dim * size;
-  packed.v_bytes = TILE * packed.vdim * size;
+  const bool bytes = packed.bytes && !packed.halves;
+  packed.v_bytes = bytes ? TILE * (packed.vdim + sizeof(float)) : TILE * packed.vdim * size;
+  std::vector<float> v_most;
+  for (i64 i = 0; bytes && i < p.batch * p.kv_heads; ++i) {
+    const Range keys = keys_of(p, i / p.kv_heads);
+    const float* scale = p.v_scale.at(i / p.kv_heads, i % p.kv_heads);
+    float most = 0;
+    for (i64 key = keys.lo; key < keys.hi; ++key)
+      if (std::isfinite(scale[key])) most = std::max(most, std::abs(scale[key]));
+    v_most.push_back(most);
+  }
+  packed.v_most = v_most.data();
   const i64 all = p.batch * p.kv_heads * packed.tiles;
   const std::size_t k_bytes = align(all * packed.k_bytes), v_bytes = align(all * packed.v_bytes);
   const std::size_t scratch = align(level.attend_scratch(p, packed));

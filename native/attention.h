@@ -95,9 +95,11 @@ static inline bool in_layout(const Attention& p, i64 b, i64 h, i64 query, i64 ti
   return p.layout[b * p.layout_batch + h * p.layout_head + query / p.block * p.layout_row + tile * TILE / p.block];
 }
 
-// Where packed keys and values lie, as float or bf16; keys as int8, too, their scales behind them.
+// Where packed keys and values lie: both as float, both as bf16, or keys as int8 and values as int8 or bf16. The scales
+// of int8 ones lie behind them.
 struct Packed {
   bool halves = false, bytes = false;
+  const float* v_most = nullptr;  // the largest scale of a head's int8 values [batch, kv heads]
   char *k = nullptr, *v = nullptr;
   i64 tiles = 0;            // per sequence and head
   i64 dim = 0, vdim = 0;    // padded

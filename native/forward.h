@@ -11,6 +11,7 @@ struct Rows {  // of one work item
   float m[TILE];       // what scores are compared to, in powers of two; the maximum, up to the threshold
   vf sum[TILE];        // of 2^(score - m), by lanes
   Range keys[TILE];    // that the row sees
+  float factor[TILE];  // of the weights, where they are integers
 };
 
 template <class Q, class T>
@@ -49,10 +50,9 @@ INLINE Scratch<Q, T> carve(char* from, const Packed& packed) {
 INLINE void put_row(float* to, vf x) { put(to, x); }
 INLINE void put_row(bf16* to, vf x) { put(to, to_bf16(x)); }
 
-// Scores s[n] of one row become weights p[n] = 2^(s * factor - m); m, the row's sum and its output o move along.
-template <class T, int DEGREE>
-void softmax_row(const float* s, T* p, int n, float factor, float threshold, float& m, vf& sum, float* o, i64 vdim,
-                 Counters& counters) {
+// The largest of a row's scores s[n] * factor; m, the row's sum and its output o move along.
+INLINE float raise(const float* s, int n, float factor, float threshold, float& m, vf& sum, float* o, i64 vdim,
+                   Counters& counters) {
   vf most[2] = {all(-INFINITY), all(-INFINITY)};
   for (int j = 0; j < n; j += 2 * W) {
     most[0] = larger(get<vf>(s + j), most[0]);
@@ -73,6 +73,14 @@ void softmax_row(const float* s, T* p, int n, float factor, float threshold, flo
       ++counters.skipped;
     }
   }
+  return now;
+}
+
+// Scores s[n] of one row become weights p[n] = 2^(s * factor - m).
+template <class T, int DEGREE>
+void softmax_row(const float* s, T* p, int n, float factor, float threshold, float& m, vf& sum, float* o, i64 vdim,
+                 Counters& counters) {
+  raise(s, n, factor, threshold, m, sum, o, vdim, counters);
   const float base = m == -INFINITY ? 0.f : m;  // a row that has seen nothing: all weights become 0
   vf total = sum;
 #pragma GCC unroll 4
@@ -84,18 +92,40 @@ void softmax_row(const float* s, T* p, int n, float factor, float threshold, flo
   sum = total;
 }
 
-template <class T>
-using SoftmaxRow = void (*)(const float*, T*, int, float, float, float&, vf&, float*, i64, Counters&);
+#if defined(__AVX512VNNI__)
+// The same to 16 bits, times the values' scales [n / TILE][TILE]: p[j] * v_scale[j] * the result is 2^(s * factor - m).
+template <int DEGREE>
+float softmax_row_i8(const float* s, std::uint8_t* p, int n, const float* const* v_scale, float factor, float threshold, float& m,
+                     vf& sum, float* o, i64 vdim, Counters& counters) {
+  const float now = raise(s, n, factor, threshold, m, sum, o, vdim, counters);
+  const float base = now == -INFINITY ? 0.f : now;
+  vf total = vf{}, bad = vf{};
+  for (int j = 0; j < n; j += TILE) {
+    vf weights[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const vf scale = get<vf>(v_scale[j / TILE] + i * W), weight = exp2_of<DEGREE>(get<vf>(s + j + i * W) * factor - base);
+      total += weight;
+      bad += scale * 0.f;  // integers know no NaN
+      weights[i] = weight * scale;
+    }
+    split(weights, p + j, STEP * TILE);
+  }
+  const float shrink = now == -INFINITY ? 0.f : ::exp2f(now - m);
+  sum += total * shrink;
+  return shrink + sum_of(bad);
+}
+#endif
 
-template <class T>
-SoftmaxRow<T> softmax_row_of(int degree) {
+template <class F>
+INLINE void by_degree(int degree, F run) {
   switch (degree) {
-    case 2: return softmax_row<T, 2>;
-    case 3: return softmax_row<T, 3>;
-    case 4: return softmax_row<T, 4>;
-    case 5: return softmax_row<T, 5>;
-    case 6: return softmax_row<T, 6>;
-    default: return softmax_row<T, 0>;
+    case 2: return run.template operator()<2>();
+    case 3: return run.template operator()<3>();
+    case 4: return run.template operator()<4>();
+    case 5: return run.template operator()<5>();
+    case 6: return run.template operator()<6>();
+    default: return run.template operator()<0>();
   }
 }
 
@@ -105,7 +135,8 @@ INLINE void mask_row(float* s, i64 at, Range keys) {
   for (i64 j = max_of(0, keys.hi - at); j < TILE; ++j) s[j] = -INFINITY;
 }
 
-// Q: what scores are computed in; T: weights and values; S: queries as they come, and the output.
+// Q: what scores are computed in; T: weights and values (uint8: two bytes of weights, int8 values); S: queries as they
+// come, and the output.
 template <class Q, class T, class S>
 void attend_item(const Attention& p, const Packed& packed, const Item& item, char* scratch, Counters& counters) {
   const Scratch<Q, T> w = carve<Q, T>(scratch, packed);
@@ -113,8 +144,6 @@ void attend_item(const Attention& p, const Packed& packed, const Item& item, cha
   const i64 first_tile = (item.b * p.kv_heads + kv_head) * packed.tiles;
   const i64 rows = round_up(item.rows, MR), width = STEP * TILE;
   const float factor = p.softcap > 0 ? LOG2E : p.scale * LOG2E;
-  const SoftmaxRow<T> softmax = softmax_row_of<T>(p.degree);
-
   for (i64 r = 0; r < rows; ++r) {
     const bool real = r < item.rows;
     const i64 i = item.first + r;
@@ -139,12 +168,12 @@ void attend_item(const Attention& p, const Packed& packed, const Item& item, cha
 
   for (i64 t = item.tiles.lo; t < item.tiles.hi;) {
     i64 tile[STEP];
-    const T* v[STEP];
+    const char* v[STEP];
     int n = 0;
     for (; t < item.tiles.hi && n < STEP; ++t)
       if (in_layout(p, item.b, item.h, item.first, t)) {
         tile[n] = t;
-        v[n++] = (const T*)(packed.v + (first_tile + t) * packed.v_bytes);
+        v[n++] = packed.v + (first_tile + t) * packed.v_bytes;
       }
     if (!n) break;
     for (int j = 0; j < n; ++j) {
@@ -165,10 +194,35 @@ void attend_item(const Attention& p, const Packed& packed, const Item& item, cha
       const Range keys = w.rows->keys[r];
       for (int j = 0; j < n; ++j)
         if (tile[j] * TILE < keys.lo || (tile[j] + 1) * TILE > keys.hi) mask_row(s + j * TILE, tile[j] * TILE, keys);
-      softmax(s, w.p + r * width, n * TILE, factor, p.threshold, w.rows->m[r], w.rows->sum[r], w.o + r * packed.vdim,
-              packed.vdim, counters);
     }
-    product<T>(rows, packed.vdim, w.p, width, v, n, packed.vdim * PAIR<T>, TILE / PAIR<T>, w.o, packed.vdim, true);
+#if defined(__AVX512VNNI__)
+    if constexpr (sizeof(T) == 1) {
+      const float* scale[STEP];
+      const std::int8_t* values[STEP];
+      for (int j = 0; j < n; ++j) {
+        values[j] = (const std::int8_t*)v[j];
+        scale[j] = (const float*)(v[j] + TILE * packed.vdim);
+      }
+      const float most = packed.v_most[item.b * p.kv_heads + kv_head] / FULL;
+      by_degree(p.degree, [&]<int DEGREE>() {
+        for (i64 r = 0; r < rows; ++r)
+          w.rows->factor[r] = most * softmax_row_i8<DEGREE>(w.s + r * width, w.p + r * 2 * width, n * TILE, scale, factor,
+                                                            p.threshold, w.rows->m[r], w.rows->sum[r],
+                                                            w.o + r * packed.vdim, packed.vdim, counters);
+      });
+      weighted_i8(rows, w.p, width, values, n, packed.vdim, w.rows->factor, w.o);
+    } else
+#endif
+    {
+      const T* values[STEP];
+      for (int j = 0; j < n; ++j) values[j] = (const T*)v[j];
+      by_degree(p.degree, [&]<int DEGREE>() {
+        for (i64 r = 0; r < rows; ++r)
+          softmax_row<T, DEGREE>(w.s + r * width, w.p + r * width, n * TILE, factor, p.threshold, w.rows->m[r],
+                                 w.rows->sum[r], w.o + r * packed.vdim, packed.vdim, counters);
+      });
+      product<T>(rows, packed.vdim, w.p, width, values, n, packed.vdim * PAIR<T>, TILE / PAIR<T>, w.o, packed.vdim, true);
+    }
   }
 
   for (i64 r = 0; r < item.rows; ++r) {
@@ -193,8 +247,8 @@ void attend(const Attention& p, const Packed& packed, const Item& item, char* sc
     if (packed.halves) return attend_item<std::int8_t, bf16, bf16>(p, packed, item, scratch, counters);
   }
   if constexpr (BYTES) {
-    if (packed.bytes && wide) return attend_item<std::int8_t, float, float>(p, packed, item, scratch, counters);
-    if (packed.bytes) return attend_item<std::int8_t, float, bf16>(p, packed, item, scratch, counters);
+    if (packed.bytes && wide) return attend_item<std::int8_t, std::uint8_t, float>(p, packed, item, scratch, counters);
+    if (packed.bytes) return attend_item<std::int8_t, std::uint8_t, bf16>(p, packed, item, scratch, counters);
   }
   if (wide) attend_item<float, float, float>(p, packed, item, scratch, counters);
   else attend_item<float, float, bf16>(p, packed, item, scratch, counters);

@@ -130,6 +130,69 @@ INLINE void product_i8(i64 rows, const std::int8_t* a, i64 lda, const float* a_s
     }
 }
 
+// Weights of keys in 16 bits, as two bytes: one alone would lose the many small weights beside a large one. FULL is the
+// weight of the row's largest key; a bit less than 2^16 leaves room for the error of 2^x. In a tile the quads of keys
+// stand as `split` leaves them: quad 4 i + j at 4 j + i.
+constexpr float FULL = 65500;
+INLINE i64 quad_of(i64 key) { return key / 4 % 4 * 4 + key / 16; }
+
+#if defined(__AVX512VNNI__)
+// TILE weights as upper bytes and, `plane` further, lower ones.
+INLINE void split(const vf (&weights)[4], std::uint8_t* to, i64 plane) {
+  __m512i x[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) x[i] = _mm512_cvtps_epi32((__m512)weights[i]);
+  const __m512i low = _mm512_set1_epi32(255);
+  const auto pack = [](__m512i a, __m512i b, __m512i c, __m512i d) __attribute__((always_inline)) {
+    return _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+  };
+  put(to, pack(_mm512_srli_epi32(x[0], 8), _mm512_srli_epi32(x[1], 8), _mm512_srli_epi32(x[2], 8), _mm512_srli_epi32(x[3], 8)));
+  put(to + plane, pack(_mm512_and_si512(x[0], low), _mm512_and_si512(x[1], low), _mm512_and_si512(x[2], low),
+                       _mm512_and_si512(x[3], low)));
+}
+
+// O[rows, n] += (weights V) * factor[row]: weights [rows, 2, plane], V in tiles [TILE / 4][n][4].
+template <int V>
+INLINE void columns_i8(i64 rows, const std::uint8_t* weights, i64 plane, const std::int8_t* const* v, int tiles, i64 col, i64 n,
+                       const float* factor, float* o) {
+  constexpr int R = 2;  // rows: with upper and lower bytes and V vectors of columns, 16 sums
+  for (i64 r = 0; r < rows; r += R) {
+    vi high[R][V] = {}, low[R][V] = {};
+    const std::uint8_t* from = weights + r * 2 * plane;
+    for (int t = 0; t < tiles; ++t)
+      for (i64 k = 0; k < TILE; k += 4, from += 4) {
+        __m512i values[V];
+#pragma GCC unroll 4
+        for (int j = 0; j < V; ++j) values[j] = get<__m512i>(v[t] + k * n + (col + j * W) * 4);
+#pragma GCC unroll 2
+        for (int i = 0; i < R; ++i) {
+          const __m512i upper = _mm512_set1_epi32(get<int>(from + i * 2 * plane));
+          const __m512i lower = _mm512_set1_epi32(get<int>(from + (i * 2 + 1) * plane));
+#pragma GCC unroll 4
+          for (int j = 0; j < V; ++j) {
+            high[i][j] = (vi)_mm512_dpbusd_epi32((__m512i)high[i][j], upper, values[j]);
+            low[i][j] = (vi)_mm512_dpbusd_epi32((__m512i)low[i][j], lower, values[j]);
+          }
+        }
+      }
+#pragma GCC unroll 2
+    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < V; ++j) {
+        float* to = o + (r + i) * n + col + j * W;
+        const vf sum = __builtin_convertvector(high[i][j], vf) * 256.f + __builtin_convertvector(low[i][j], vf);
+        put(to, get<vf>(to) + sum * factor[r + i]);
+      }
+  }
+}
+void weighted_i8(i64 rows, const std::uint8_t* weights, i64 plane, const std::int8_t* const* v, int tiles, i64 n,
+                 const float* factor, float* o) {
+  i64 col = 0;
+  for (; col + 4 * W <= n; col += 4 * W) columns_i8<4>(rows, weights, plane, v, tiles, col, n, factor, o);
+  for (; col < n; col += W) columns_i8<1>(rows, weights, plane, v, tiles, col, n, factor, o);
+}
+#endif
+
 // n elements of the source's type as T, then zeros up to `padded`. int8 is multiplied by its scale, but where it stays int8.
 template <class T, class S>
 INLINE void convert(const S* from, T* to, i64 n, i64 padded, float scale = 1) {
@@ -151,6 +214,7 @@ void pack_tile(const Attention& p, const Packed& packed, i64 b, i64 head, i64 ti
   K* k = reinterpret_cast<K*>(packed.k + at * packed.k_bytes);
   T* v = reinterpret_cast<T*>(packed.v + at * packed.v_bytes);
   const float *k_scale = p.k_scale.at(b, head), *v_scale = p.v_scale.at(b, head);
+  float* v_factor = reinterpret_cast<float*>(v + TILE * packed.vdim);
   alignas(64) float row[MAX_DIM];
   for (i64 j = 0; j < TILE; ++j) {
     const i64 key = tile * TILE + j;
@@ -168,6 +232,15 @@ void pack_tile(const Attention& p, const Packed& packed, i64 b, i64 head, i64 ti
         for (int i = 0; i < PAIR<K>; ++i) k[d * TILE + j * PAIR<K> + i] = keyed[d + i];
     }
     source = (const S*)p.v.data + b * p.v.batch + head * p.v.head + key * p.v.token;
+    if constexpr (sizeof(T) == 1) {
+      const float scale = real ? v_scale[key] : 0, most = packed.v_most[b * p.kv_heads + head];
+      v_factor[j] = most > 0 ? (scale < 0 ? -scale : scale) * (FULL / most) : 0;
+      for (i64 d = 0; d < packed.vdim; ++d) {
+        const int value = real && d < p.vdim ? source[d] : 0;
+        v[(quad_of(j) * packed.vdim + d) * 4 + j % 4] = (T)(scale < 0 ? min_of(-value, 127) : value);
+      }
+      continue;
+    }
     T* valued = reinterpret_cast<T*>(row);
     convert<T>(source, valued, real ? p.vdim : 0, packed.vdim, scaled ? v_scale[key] : 1);
     T* to = v + j / PAIR<T> * packed.vdim * PAIR<T> + j % PAIR<T>;
@@ -181,7 +254,7 @@ void pack(const Attention& p, const Packed& packed, i64 b, i64 head, i64 tile) {
     if (packed.halves) return pack_tile<std::uint8_t, bf16, std::int8_t>(p, packed, b, head, tile);
   }
   if constexpr (BYTES)
-    if (packed.bytes) return pack_tile<std::uint8_t, float, std::int8_t>(p, packed, b, head, tile);
+    if (packed.bytes) return pack_tile<std::uint8_t, std::int8_t, std::int8_t>(p, packed, b, head, tile);
   switch (p.kv_type) {
     case Type::f32: return pack_tile<float, float, float>(p, packed, b, head, tile);
     case Type::bf16: return pack_tile<float, float, bf16>(p, packed, b, head, tile);
