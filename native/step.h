@@ -129,11 +129,15 @@ INLINE void int8_block(const Linear& m, i64 row, const Input& in, i64 first, flo
   }
   for (int t = 0; t < T; ++t)
     for (int r = 0; r < R; ++r) {
-      const i64 at = row + r * W, here = min_of(W, m.out - at);
-      float *to = y + (first + t) * ldy + at, more[W] = {};
-      for (i64 i = 0; i < here; ++i) more[i] = (m.bias ? m.bias[at + i] : 0) + (add ? to[i] : 0);
-      put(more, total[t][r] + get<vf>(more));
-      for (i64 i = 0; i < here; ++i) to[i] = more[i];
+      const i64 at = row + r * W;
+      float* to = y + (first + t) * ldy + at;
+      vf sum = total[t][r];
+      if (at + W <= m.out) {
+        if (m.bias) sum += get<vf>(m.bias + at);
+        put(to, add ? sum + get<vf>(to) : sum);
+      } else {
+        for (i64 i = 0; i < m.out - at; ++i) to[i] = sum[i] + (m.bias ? m.bias[at + i] : 0) + (add ? to[i] : 0);
+      }
     }
 }
 
