@@ -95,6 +95,16 @@ void product(i64 rows, i64 n, const T* a, i64 lda, const T* const* b, int tiles,
 INLINE vi dot4(vi sum, const std::uint8_t* b, const std::int8_t* a) {
 #if defined(__AVX512VNNI__)
   return (vi)_mm512_dpbusd_epi32((__m512i)sum, get<__m512i>(b), _mm512_set1_epi32(get<int>(a)));
+#elif defined(__AVX512BW__)  // even and odd bytes as 16 bits: pairs of them are multiplied and added
+  const __m512i bytes = get<__m512i>(b), four = _mm512_set1_epi32(get<int>(a));
+  const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(four, 8), 8), odd = _mm512_srai_epi16(four, 8);
+  return sum + (vi)_mm512_madd_epi16(_mm512_and_si512(bytes, _mm512_set1_epi16(255)), even) +
+         (vi)_mm512_madd_epi16(_mm512_srli_epi16(bytes, 8), odd);
+#elif defined(__AVX2__)
+  const __m256i bytes = get<__m256i>(b), four = _mm256_set1_epi32(get<int>(a));
+  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8), odd = _mm256_srai_epi16(four, 8);
+  return sum + (vi)_mm256_madd_epi16(_mm256_and_si256(bytes, _mm256_set1_epi16(255)), even) +
+         (vi)_mm256_madd_epi16(_mm256_srli_epi16(bytes, 8), odd);
 #else
   const vu bytes = get<vu>(b);
 #pragma GCC unroll 4

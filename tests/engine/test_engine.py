@@ -310,6 +310,20 @@ def test_cancelling_leaves_the_engine_usable(llama: LoadedModel) -> None:
         engine.generate([prompt(90)], max_tokens=5, cancel=cancel)
     with pytest.raises(Cancelled):
         engine.loglikelihood([(prompt(5), prompt(2))], cancel=cancel)
+    cancel.clear()
+    with pytest.MonkeyPatch.context() as patch:  # in the middle of a prompt: no chunk is read after it
+        run, chunks = engine.runner.run, list[int]()
+
+        def cancelled_at_the_third(ids: torch.Tensor, cache: Cache, **how: Any) -> torch.Tensor:
+            chunks.append(ids.shape[1])
+            if len(chunks) == 3:
+                cancel.set()
+            return run(ids, cache, **how)
+
+        patch.setattr(engine.runner, "run", cancelled_at_the_third)
+        with pytest.raises(Cancelled):
+            engine.generate([list(range(40, 130))], max_tokens=5, cancel=cancel)
+        assert chunks == [8, 8, 8]
     with pytest.raises(ZeroDivisionError):
         engine.generate([prompt(50)], max_tokens=50, on_text=lambda *_: 1 // 0)
     assert engine.generate([prompt(50)], max_tokens=9)[0].tokens == reference(llama, prompt(50), 9)

@@ -242,6 +242,22 @@ def test_nan_stays_visible(level: str) -> None:
     assert out[0, 0].isnan().all() and out[0, 1].isfinite().all()
 
 
+@pytest.mark.parametrize("which", ["keys", "values"])
+def test_nan_stays_visible_in_int8(level: str, which: str) -> None:
+    """Integers know no NaN; the scale of the key or value does."""
+    q = torch.randn(1, 2, 300, 64)
+    kept = {name: kernels.rounded(torch.randn(1, 2, 300, 64)) for name in ("keys", "values")}
+    kept[which][1][0, 0, 270] = torch.nan
+    (k, k_scale), (v, v_scale) = kept.values()
+    out, _ = attention(q, k, v, k_scale=k_scale, v_scale=v_scale)
+    assert out[0, 0, 270:].isnan().all() and out[0, 1].isfinite().all()
+    if level != "torch":  # torch multiplies what it then masks: 0 times NaN
+        assert out[0, 0, :256].isfinite().all()
+    out, _ = decode_attention(q[:, :, -1:], k, v, k_scale=k_scale, v_scale=v_scale)
+    assert out[0, 0].isnan().all() and out[0, 1].isfinite().all()
+    assert bool((kernels.rounded(torch.tensor([1.0, torch.nan]))[1]).isnan())
+
+
 @needs_native
 def test_tricks_change_speed_not_results() -> None:
     """Every degree, threshold and order gives attention; skipped rescales are counted."""

@@ -18,10 +18,10 @@ from transformers.cache_utils import Cache
 
 from longspan.engine.cache import BufferLayer, Int8Layer
 from longspan.kernels import attention, native
+from longspan.kernels.int8 import Int8Matrix, Int8Product
 
 FAMILIES = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SmolLM3ForCausalLM"}
 STEP_TOKENS = 16  # as many go through the native step; its products take one vector after the other
-GROUP, BLOCK = 64, 16  # of the int8 packing: columns with one scale, rows side by side (native/step.h)
 PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -75,15 +75,15 @@ class Llama:
         self.rotates = [bool(getattr(layer.self_attn, "use_rope", True)) for layer in self.layers]
         self.int8 = int8
         self.cached = torch.int8 if int8 else model.dtype  # type of keys and values
-        self._kept: list[Tensor] = []  # whatever the addresses below point to and the model does not own
+        self._kept: list[Tensor | Int8Matrix] = []  # whatever the addresses below point to and the model does not own
         self._cos = self._sin = torch.empty(0)
         self.products: list[Products] = []
         rows = []
         for layer, window, rotates in zip(self.layers, self.windows, self.rotates, strict=True):
             linears = [layer.get_submodule(name) for name in paths(layer)]
-            native_linears = [self._linear(linear) for linear in linears]
-            self.products.append(Products(linears, native_linears if int8 else None))
-            row = [number for linear in native_linears for number in linear]
+            natives = [self._linear(linear) for linear in linears]
+            self.products.append(Products(linears, natives if int8 else None))
+            row = [number for linear in natives for number in linear]
             for norm in (
                 layer.input_layernorm,
                 layer.post_attention_layernorm,
@@ -129,9 +129,9 @@ class Llama:
         config = self.model.config
         batch, tokens = ids.shape
         past = cache.get_seq_length()
-        table = []
+        table, like = [], self._empty(batch, 0)
         for layer in cache.layers:
-            keys, values, *scales = layer.reserve(tokens, self._empty(batch, 0))
+            keys, values, *scales = layer.reserve(tokens, like)
             row = [keys.data_ptr(), values.data_ptr(), *keys.stride()[:3]]
             row += [*(x.data_ptr() for x in scales), *scales[0].stride()[:2]] if scales else [0] * 4
             table.append(row)
@@ -204,12 +204,12 @@ class Llama:
 
     def _linear(self, linear: nn.Linear) -> list[int]:
         """The native `Linear`: addresses of weights, scales and bias, and the shape."""
+        if self.int8:
+            matrix = Int8Matrix(linear)
+            self._kept.append(matrix)
+            return matrix.row
         bias = 0 if linear.bias is None else self._float(linear.bias)
-        if not self.int8:
-            return [linear.weight.data_ptr(), 0, bias, *linear.weight.shape]
-        weights, scales = packed(linear.weight)
-        self._kept += [weights, scales]
-        return [weights.data_ptr(), scales.data_ptr(), bias, *linear.weight.shape]
+        return [linear.weight.data_ptr(), 0, bias, *linear.weight.shape]
 
     def _float(self, x: Tensor) -> int:
         x = x.detach().float().contiguous()
@@ -217,18 +217,18 @@ class Llama:
         return x.data_ptr()
 
 
+Product = Callable[[Tensor], Sequence[Tensor]]
+
+
 class Products:
     """The matrices of a layer for many vectors at once, those over the same vectors together: torch's own products, or
-    int8 ones where `packed` has them for the native kernels."""
+    int8 ones."""
 
-    def __init__(self, linears: Sequence[nn.Module], packed: Sequence[list[int]] | None) -> None:
+    def __init__(self, linears: Sequence[nn.Module], rows: Sequence[list[int]] | None) -> None:
         def make(part: slice) -> Product:
-            return plain_product(linears[part]) if packed is None else Int8Product(packed[part])
+            return plain_product(linears[part]) if rows is None else Int8Product(rows[part])
 
         self.qkv, self.o, self.gate_up, self.down = map(make, (slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7)))
-
-
-Product = Callable[[Tensor], Sequence[Tensor]]
 
 
 def plain_product(linears: Sequence[nn.Module]) -> Product:
@@ -236,30 +236,6 @@ def plain_product(linears: Sequence[nn.Module]) -> Product:
     return lambda x: [linear(x) for linear in linears]
 
 
-class Int8Product:
-    """Vectors x [..., in] times matrices as `packed` leaves them, each rounded with one scale for 64 columns."""
-
-    def __init__(self, linears: Sequence[list[int]]) -> None:
-        self.linears = torch.tensor(linears, dtype=torch.int64)
-        self.sizes = [linear[3] for linear in linears]
-
-    def __call__(self, x: Tensor) -> Sequence[Tensor]:
-        products = native.int8_products(x.reshape(-1, x.shape[-1]).float(), self.linears, self.sizes)
-        return [y.to(x.dtype).view(*x.shape[:-1], -1) for y in products]
-
-
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
-
-
-def packed(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix [out, in] as int8: values + 128 as uint8 [out / 16, in / 4, 16, 4] and scales [out / 16, in / 64, 16],
-    zeros up to whole blocks of rows and groups of columns."""
-    w = weight.detach().float()
-    w = nn.functional.pad(w, (0, -w.shape[1] % GROUP, 0, -w.shape[0] % BLOCK))
-    groups = w.view(w.shape[0], -1, GROUP)
-    scales = groups.abs().amax(-1) / 127
-    values = (groups / scales.clamp(min=1e-30)[..., None]).round_().add_(128).to(torch.uint8)
-    values = values.view(w.shape[0] // BLOCK, BLOCK, -1, 4).transpose(1, 2).contiguous()
-    return values, scales.view(w.shape[0] // BLOCK, BLOCK, -1).transpose(1, 2).contiguous()

@@ -97,6 +97,11 @@ def level() -> str | None:
     return None if _level is None else levels()[_level]
 
 
+def multiplies_int8() -> bool:
+    """Whether the level in use multiplies int8 as it is, which is then faster than anything else."""
+    return level() == "avx512_bf16"  # it has VNNI, too
+
+
 @contextmanager
 def using(name: str) -> Iterator[None]:
     """Use another level (or "torch") inside the block: for tests and benchmarks."""
