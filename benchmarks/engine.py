@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,9 @@ def run(prompts, texts, new):
     if len(texts) > 1:
         return twice(lambda number: generate(texts, number), new)
     metrics = generate(texts, new).perf_metrics
+    read = metrics.get_num_input_tokens()
+    if read < 0.95 * len(prompts[0]):
+        sys.exit(f"it cuts a prompt of {{len(prompts[0])}} tokens to {{read}}")
     return metrics.get_ttft().mean / 1000, metrics.get_tpot().mean / 1000 * (new - 1)
 """
 LLAMA = """
@@ -134,12 +138,15 @@ import logging
 os.environ.update(VLLM_LOGGING_LEVEL="ERROR", VLLM_CPU_KVCACHE_SPACE="3", VLLM_ENABLE_V1_MULTIPROCESSING="0")
 os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
 from vllm import LLM, SamplingParams
-llm = LLM({folder!r}, dtype="bfloat16", max_model_len=33_000, enable_prefix_caching=False, disable_log_stats=True)
+llm = LLM({folder!r}, dtype="bfloat16", max_model_len=33_000, enable_prefix_caching=False, disable_log_stats=False)
 def run(prompts, texts, new):
-    def generate(number):
-        how = SamplingParams(temperature=0, max_tokens=number, ignore_eos=True)
-        llm.generate([{{"prompt_token_ids": ids}} for ids in prompts], how, use_tqdm=False)
-    return twice(generate, new)
+    how = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True)
+    begin = time.perf_counter()
+    outs = llm.generate([{{"prompt_token_ids": ids}} for ids in prompts], how, use_tqdm=False)
+    whole = time.perf_counter() - begin
+    metrics = [out.metrics for out in outs]
+    decode = max(m.last_token_ts for m in metrics) - max(m.first_token_ts for m in metrics)
+    return whole - decode, decode
 """
 
 
@@ -171,8 +178,9 @@ class Contender:
         if self.failed or (self.alone and (len(ids) > 1 or len(ids[0]) > OFTEN)):
             return
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"ids": ids, "texts": texts, "new": NEW}) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it ended meanwhile: what it said is read below
+            self.process.stdin.write(json.dumps({"ids": ids, "texts": texts, "new": NEW}) + "\n")
+            self.process.stdin.flush()
         if found := self.read():
             self.turns.setdefault((len(ids[0]), len(ids)), []).append(found)
 
@@ -242,12 +250,14 @@ def plot(result: dict[str, Any], file: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    alone = [row for row in result["rows"] if row["batch"] == 1]
+    alone = [row for row in whole(result["rows"]) if row["batch"] == 1]
     names = list(dict.fromkeys(row["name"] for row in alone))
     lengths = sorted({row["tokens"] for row in alone})
     for axes, what in zip(figure.subplots(1, 2), ("prefill", "decode"), strict=True):
         for name in names:
-            mine = sorted((row for row in alone if row["name"] == name), key=lambda row: row["tokens"])
+            mine = sorted(
+                (row for row in alone if row["name"] == name and row[what]["min"] > 0), key=lambda row: row["tokens"]
+            )
             rates = [row[what]["median"] for row in mine]
             spread = [[row[what]["median"] - row[what]["min"] for row in mine],
                       [row[what]["max"] - row[what]["median"] for row in mine]]  # fmt: skip
@@ -350,12 +360,27 @@ def main() -> None:
         plot(result, arguments.out.with_suffix(".svg"))
 
 
+def whole(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without those whose prompt was cut: they read a longer one much faster than a shorter one."""
+
+    def cut(row: dict[str, Any]) -> bool:
+        mine = [x for x in rows if x["name"] == row["name"] and x["batch"] == row["batch"]]
+        shorter = [x for x in mine if 1024 <= x["tokens"] < row["tokens"]]
+        return any(row["prefill"]["median"] > 1.5 * x["prefill"]["median"] for x in shorter)
+
+    return [row for row in rows if not cut(row)]
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: tokens a second, the median of the rounds with the least and the most."""
     lines = ["| | prompts | prefill, tokens/s | decoding, tokens/s | start | memory |", "|---|---|---|---|---|---|"]
-    for row in sorted(rows, key=lambda row: (row["batch"], row["tokens"])):
+    for row in sorted(whole(rows), key=lambda row: (row["batch"], row["tokens"])):
         shown = [
-            f"{x['median']:.0f} ({x['min']:.0f}–{x['max']:.0f})" if x["min"] < x["max"] else f"{x['median']:.0f}"
+            "not measured"  # a difference of two times that is less than their noise
+            if x["min"] <= 0
+            else f"{x['median']:.0f} ({x['min']:.0f}–{x['max']:.0f})"
+            if x["min"] < x["max"]
+            else f"{x['median']:.0f}"
             for x in (row["prefill"], row["decode"])
         ]
         name = f"**{row['name']}**" if row["name"].startswith("longspan") else row["name"]

@@ -2,8 +2,8 @@
 
     python benchmarks/kernels.py [--quick] [--out docs/results/kernels.json]
 
-- *forward*: causal attention of SmolLM2's heads (9 query, 3 KV, dim 64), bf16 and fp32: milliseconds and the ratio to
-  SDPA, each pair of runs giving one ratio; median with the smallest and largest.
+- *forward*: causal attention of SmolLM2's heads (9 query, 3 KV, dim 64), bf16 and fp32, and with int8 keys and values:
+  milliseconds and the ratio to SDPA, each pair of runs giving one ratio; median with the smallest and largest.
 - *decode*: one query against a long cache: GB/s of keys and values by one worker and by all, beside SDPA and what this
   machine reads at most (torch's sum over a buffer of the same kind of memory).
 """
@@ -57,21 +57,33 @@ def forward(lengths: list[int], rounds: int) -> list[dict[str, Any]]:
     for dtype in (torch.bfloat16, torch.float32):
         for n in lengths:
             q, k, v = tensors(n, n, dtype)
+            (k8, k_scale), (v8, v_scale) = kernels.rounded(k), kernels.rounded(v)
+            scales = {"k_scale": k_scale, "v_scale": v_scale}
             times = in_turns(
                 {
                     "sdpa": lambda q=q, k=k, v=v: sdpa(q, k, v, is_causal=True, enable_gqa=True),
                     "longspan": lambda q=q, k=k, v=v: kernels.attention(q, k, v),
+                    "int8": lambda q=q, k=k8, v=v8, scales=scales: kernels.attention(q, k, v, **scales),
                 },
                 rounds,
             )
-            ratio = spread([a / b for a, b in zip(times["sdpa"], times["longspan"], strict=True)])
+            ratio, ratio_int8 = (
+                spread([a / b for a, b in zip(times["sdpa"], times[name], strict=True)])
+                for name in ("longspan", "int8")
+            )
             flops = 2 * HEADS * n * n * DIM / min(times["longspan"])
-            rows.append({"dtype": str(dtype)[6:], "length": n, "ratio": ratio, "gflops": flops / 1e9}
-                        | {f"{name}_ms": statistics.median(x) * 1e3 for name, x in times.items()})  # fmt: skip
+            row = {
+                "dtype": str(dtype)[6:],
+                "length": n,
+                "ratio": ratio,
+                "ratio_int8": ratio_int8,
+                "gflops": flops / 1e9,
+            }
+            rows.append(row | {f"{name}_ms": statistics.median(x) * 1e3 for name, x in times.items()})
             print(
                 f"forward {rows[-1]['dtype']:9} {n:6}  sdpa {rows[-1]['sdpa_ms']:8.1f} ms  longspan "
                 f"{rows[-1]['longspan_ms']:8.1f} ms  x{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})  "
-                f"{flops / 1e9:.0f} GFLOP/s"
+                f"{flops / 1e9:.0f} GFLOP/s  int8 x{ratio_int8['median']:.2f}"
             )
     return rows
 
@@ -80,15 +92,18 @@ def decode(lengths: list[int], rounds: int, workers: int) -> list[dict[str, Any]
     rows = []
     for n in lengths:
         q, k, v = tensors(1, n, torch.bfloat16)
-        k8, v8, scale = k.to(torch.int8), v.to(torch.int8), torch.ones(1, KV_HEADS, n)
+        (k8, k_scale), (v8, v_scale) = kernels.rounded(k), kernels.rounded(v)
+        scales = {"k_scale": k_scale, "v_scale": v_scale}
         size = k.nbytes + v.nbytes
         buffer = torch.randn(size // 4)  # as much memory: what the caches hold of one they hold of the other
 
         def step(count: int, q: torch.Tensor = q, k: torch.Tensor = k, v: torch.Tensor = v) -> None:
             kernels.decode_attention(q, k, v, workers=count)
 
-        def step8(q: torch.Tensor = q, k: torch.Tensor = k8, v: torch.Tensor = v8, s: torch.Tensor = scale) -> None:
-            kernels.decode_attention(q, k, v, k_scale=s, v_scale=s)
+        def step8(
+            q: torch.Tensor = q, k: torch.Tensor = k8, v: torch.Tensor = v8, scales: dict[str, Any] = scales
+        ) -> None:
+            kernels.decode_attention(q, k, v, **scales)
 
         runs: dict[str, Callable[[], Any]] = {
             "read": lambda buffer=buffer: buffer.sum(),

@@ -37,7 +37,7 @@ class LocalLLM:
     """
 
     def __init__(self, name: str, *, beyond_window: bool = False, keep: bool = False) -> None:
-        """`name` is a model's, or with `+int8` that model on int8 weights and a bf16 cache, where the engine has it.
+        """`name` is a model's, or with `+int8` that model on int8 weights, keys and values, where the engine has it.
         `beyond_window` lets prompts exceed the window, as evaluations do to see what happens there. With `keep`, what
         was computed for long prompts stays on disk, so that a further question on the same text begins at once."""
         self.name = name
