@@ -58,7 +58,7 @@ def ask(
         settings.on_text = on_text
     if isinstance(model, str):
         spec = Spec.parse(model)
-        llm, workflow = open_llm(spec.model, base_url=base_url, window=window), workflow or spec.workflow
+        llm, workflow = open_llm(spec.model, base_url=base_url, window=window, asking=True), workflow or spec.workflow
     else:
         llm = model
     if isinstance(sources, Corpus):

@@ -121,7 +121,7 @@ def ask(
     screen = _Screen(quiet=quiet, as_json=as_json)
     settings = _settings(reader, max_tokens, budget, screen)
     _check_trace(trace)
-    llm = open_llm(spec.model, base_url=base_url, prices=prices, window=window, keep=True)
+    llm = open_llm(spec.model, base_url=base_url, prices=prices, window=window, asking=True)
     if hasattr(llm, "warm"):
         llm.warm()  # the weights load while the text is read and searched
     corpus = Corpus.open(sources, stdin=sys.stdin.buffer if "-" in sources else None)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from longspan.allocator import give_back
 from longspan.engine.cache import free_bytes, joined, trim
 from longspan.engine.grammar import Constraint, Grammar
 from longspan.engine.llama import STEP_TOKENS, Llama, fits
@@ -155,6 +156,12 @@ class Engine:
             self.files = PrefixFiles(prefix_folder, key)
         self.window = math.inf if beyond_window else loaded.window
         self._lock = threading.Lock()
+
+    def release(self) -> None:
+        """Let go of weights of which there are int8 copies. The model computes nothing by itself after that."""
+        if self.int8 and isinstance(self.runner, Llama):
+            self.runner.release()
+            give_back()
 
     # --- Generating -----------------------------------------------------------------------------------------------
 
@@ -441,10 +448,11 @@ class Engine:
 
 
 def batches(order: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Cut `order` (by length, ascending) into runs whose padded size stays within `tokens`; at least one each."""
+    """Cut `order` (by length, ascending) into runs whose padded size stays within `tokens`, and whose longest is at
+    most twice as long as the shortest: from where that one's scores begin, all are computed. At least one each."""
     runs: list[list[int]] = []
     for i in order:
-        if runs and lengths[i] * (len(runs[-1]) + 1) <= tokens:
+        if runs and lengths[i] * (len(runs[-1]) + 1) <= tokens and lengths[i] <= 2 * lengths[runs[-1][0]]:
             runs[-1].append(i)
         else:
             runs.append([i])

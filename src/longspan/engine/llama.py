@@ -101,6 +101,12 @@ class Llama:
         """Bytes held besides the model's own."""
         return sum(kept.nbytes for kept in self._kept)
 
+    def release(self) -> None:
+        """Let go of the layers' own matrices, where steps and long runs read int8 copies of them."""
+        for layer in self.layers:
+            for name in paths(layer):
+                layer.get_submodule(name).weight = nn.Parameter(torch.empty(0), requires_grad=False)
+
     @property
     def token_bytes(self) -> int:
         """Bytes of the keys and values of one token."""

@@ -34,13 +34,13 @@ def open_llm(
     base_url: str | None = None,
     prices: str | None = None,
     window: int | None = None,
-    keep: bool = False,
+    asking: bool = False,
 ) -> LLM:
     """The model named by `spec`: `openai:NAME` is an endpoint, `simulated:NAME` the simulated reader, anything else a
     model on this machine.
 
     Nothing is loaded or asked yet. `prices` are currency units per million tokens, "INPUT,OUTPUT[,CACHED]"; `window`
-    is an endpoint's, in tokens, where the server does not tell. `keep` is `open_local`'s.
+    is an endpoint's, in tokens, where the server does not tell. `asking` is `open_local`'s.
     """
     cost = Prices.parse(prices) if prices is not None else None
     if window is not None and window < 1:
@@ -58,12 +58,13 @@ def open_llm(
         raise UsageError(f"--base-url goes with an endpoint's model: write --model openai:{spec}.")
     if spec.startswith("simulated:"):
         return SimulatedLLM.parse(spec.removeprefix("simulated:"))
-    return open_local(spec, keep=keep)
+    return open_local(spec, asking=asking)
 
 
-def open_local(spec: str, *, beyond_window: bool = False, keep: bool = False) -> LocalLLM:
-    """The model on this machine named by `spec`, not loaded yet; `beyond_window` lets prompts exceed its window, `keep`
-    keeps what was computed for long ones on disk."""
+def open_local(spec: str, *, beyond_window: bool = False, asking: bool = False) -> LocalLLM:
+    """The model on this machine named by `spec`, not loaded yet; `beyond_window` lets prompts exceed its window.
+    `asking` is for questions about texts: what was computed for long prompts stays on disk, and the embedded model runs
+    in int8 where the processor multiplies that, which was measured to change no answer of its reader."""
     if spec.startswith(("http://", "https://")):
         raise UsageError(f"{spec} is an address: write --model openai:NAME --base-url {spec}.")
     if re.match(r"[a-z]{2,}:", spec, re.IGNORECASE):
@@ -71,4 +72,4 @@ def open_local(spec: str, *, beyond_window: bool = False, keep: bool = False) ->
     model = spec.removesuffix(INT8)
     if "+" in Path(model).name and not Path(model).expanduser().exists():
         raise UsageError(f"There is no method {model.rpartition('+')[2]!r} yet, only int8: name the model alone.")
-    return LocalLLM(spec, beyond_window=beyond_window, keep=keep)
+    return LocalLLM(spec, beyond_window=beyond_window, asking=asking)

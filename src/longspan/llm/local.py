@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PIECE = 8192  # characters that are encoded together
 _BLANK = re.compile(r"(?<=\S) (?=\S)")
 INT8 = "+int8"  # behind a model's name
+EMBEDDED = "smollm2"
 
 
 class LocalLLM:
@@ -36,12 +37,12 @@ class LocalLLM:
     together: one that comes while others are answered joins them.
     """
 
-    def __init__(self, name: str, *, beyond_window: bool = False, keep: bool = False) -> None:
+    def __init__(self, name: str, *, beyond_window: bool = False, asking: bool = False) -> None:
         """`name` is a model's, or with `+int8` that model on int8 weights, keys and values, where the engine has it.
-        `beyond_window` lets prompts exceed the window, as evaluations do to see what happens there. With `keep`, what
-        was computed for long prompts stays on disk, so that a further question on the same text begins at once."""
+        `beyond_window` lets prompts exceed the window, as evaluations do to see what happens there. `asking` is
+        `open_local`'s."""
         self.name = name
-        self._keep = keep
+        self._asking = asking
         self._beyond_window = beyond_window
         self._engine: Future[Engine] | None = None
         self._lock = threading.Lock()
@@ -57,16 +58,19 @@ class LocalLLM:
 
     def _load(self) -> Engine:
         from longspan.engine import Engine
+        from longspan.kernels import native
         from longspan.models import load
 
         name, int8 = self.name.removesuffix(INT8), self.name.endswith(INT8)
-        folder = cache_home() / "prefixes" if self._keep else None
-        engine = Engine(load(name), beyond_window=self._beyond_window, int8=int8, prefix_folder=folder)
+        folder = cache_home() / "prefixes" if self._asking else None
+        fast = self._asking and name == EMBEDDED and native.multiplies_int8()
+        engine = Engine(load(name), beyond_window=self._beyond_window, int8=int8 or fast, prefix_folder=folder)
         if int8 and not engine.native:
             raise LongspanError(
                 f"{name} cannot run in int8 here: that takes a model of Llama's build (Llama, Mistral, Qwen2/3, "
                 "SmolLM) on a CPU with the native kernels (`longspan doctor`)."
             )
+        engine.release()
         return engine
 
     @property
