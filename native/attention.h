@@ -192,7 +192,8 @@ Counters decode(const Level&, const Attention&);
 void step(const Level&, const Step&);
 
 // Several int8 matrices over the same vectors x [tokens, in]: y[i] [tokens, out of i].
-void int8_products(const Level&, const Linear* matrices, float* const* y, i64 count, const float* x, i64 tokens, int workers);
+void int8_products(const Level&, const Linear* matrices, float* const* y, i64 count, const float* x, i64 tokens,
+                   int workers);
 
 // Calls task(0) .. task(workers - 1), each on a thread of its own.
 void parallel(int workers, void (*task)(void* context, int worker), void* context);

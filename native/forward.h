@@ -95,8 +95,8 @@ void softmax_row(const float* s, T* p, int n, float factor, float threshold, flo
 #if defined(__AVX512VNNI__)
 // The same to 16 bits, times the values' scales [n / TILE][TILE]: p[j] * v_scale[j] * the result is 2^(s * factor - m).
 template <int DEGREE>
-float softmax_row_i8(const float* s, std::uint8_t* p, int n, const float* const* v_scale, float factor, float threshold, float& m,
-                     vf& sum, float* o, i64 vdim, Counters& counters) {
+float softmax_row_i8(const float* s, std::uint8_t* p, int n, const float* const* v_scale, float factor, float threshold,
+                     float& m, vf& sum, float* o, i64 vdim, Counters& counters) {
   const float now = raise(s, n, factor, threshold, m, sum, o, vdim, counters);
   const float base = now == -INFINITY ? 0.f : now;
   vf total = vf{}, bad = vf{};
@@ -104,7 +104,8 @@ float softmax_row_i8(const float* s, std::uint8_t* p, int n, const float* const*
     vf weights[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      const vf scale = get<vf>(v_scale[j / TILE] + i * W), weight = exp2_of<DEGREE>(get<vf>(s + j + i * W) * factor - base);
+      const vf scale = get<vf>(v_scale[j / TILE] + i * W);
+      const vf weight = exp2_of<DEGREE>(get<vf>(s + j + i * W) * factor - base);
       total += weight;
       bad += scale * 0.f;  // integers know no NaN
       weights[i] = weight * scale;

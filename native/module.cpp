@@ -35,8 +35,8 @@ using Counts = std::tuple<i64, i64, i64, i64>;
 template <Counters (*Run)(const Level&, const Attention&)>
 Counts run(int level, int type, int kv_type, std::array<Address, 5> tensors, std::array<i64, 12> strides,
            std::array<i64, 7> shape, bool causal, i64 window, float scale, float softcap, Address sinks, Address starts,
-           Address lengths, std::array<Address, 2> kv_scales, std::array<i64, 4> scale_strides, Address layout, std::array<i64, 4> layout_strides,
-           int degree, float threshold, bool longest_first, int halves, int workers) {
+           Address lengths, std::array<Address, 2> kv_scales, std::array<i64, 4> scale_strides, Address layout,
+           std::array<i64, 4> layout_strides, int degree, float threshold, bool longest_first, int halves, int workers) {
   Attention p;
   p.q = {at<void>(tensors[0]), strides[0], strides[1], strides[2]};
   p.k = {at<void>(tensors[1]), strides[3], strides[4], strides[5]};

@@ -156,15 +156,16 @@ INLINE void split(const vf (&weights)[4], std::uint8_t* to, i64 plane) {
   const auto pack = [](__m512i a, __m512i b, __m512i c, __m512i d) __attribute__((always_inline)) {
     return _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
   };
-  put(to, pack(_mm512_srli_epi32(x[0], 8), _mm512_srli_epi32(x[1], 8), _mm512_srli_epi32(x[2], 8), _mm512_srli_epi32(x[3], 8)));
+  const auto upper = [](__m512i a) __attribute__((always_inline)) { return _mm512_srli_epi32(a, 8); };
+  put(to, pack(upper(x[0]), upper(x[1]), upper(x[2]), upper(x[3])));
   put(to + plane, pack(_mm512_and_si512(x[0], low), _mm512_and_si512(x[1], low), _mm512_and_si512(x[2], low),
                        _mm512_and_si512(x[3], low)));
 }
 
 // O[rows, n] += (weights V) * factor[row]: weights [rows, 2, plane], V in tiles [TILE / 4][n][4].
 template <int V>
-INLINE void columns_i8(i64 rows, const std::uint8_t* weights, i64 plane, const std::int8_t* const* v, int tiles, i64 col, i64 n,
-                       const float* factor, float* o) {
+INLINE void columns_i8(i64 rows, const std::uint8_t* weights, i64 plane, const std::int8_t* const* v, int tiles, i64 col,
+                       i64 n, const float* factor, float* o) {
   constexpr int R = 2;  // rows: with upper and lower bytes and V vectors of columns, 16 sums
   for (i64 r = 0; r < rows; r += R) {
     vi high[R][V] = {}, low[R][V] = {};
