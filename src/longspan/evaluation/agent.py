@@ -22,9 +22,9 @@ from inspect_ai.util import JSONSchema
 
 from longspan.corpus import Corpus
 from longspan.errors import LongspanError
-from longspan.evaluation.lengths import EMBEDDED
 from longspan.evaluation.provider import local_llm, peak_bytes
 from longspan.llm import Call, Completion, LocalLLM, Message, Sampling
+from longspan.llm.local import EMBEDDED
 from longspan.llm.protocol import note
 from longspan.trace import Usage
 from longspan.workflows import Settings, run

@@ -15,8 +15,8 @@ from longspan.errors import LongspanError, UsageError
 from longspan.evaluation import report, tasks
 from longspan.evaluation.compare import compare, contender, folder_name, make_task, names_of, parse_arguments, rows_of
 from longspan.evaluation.effective import RULER, Effective, Probe, effective_context
-from longspan.evaluation.lengths import EMBEDDED
 from longspan.evaluation.provider import local_llm
+from longspan.llm.local import EMBEDDED
 from longspan.registry import parts
 
 

@@ -24,9 +24,9 @@ from longspan.asking import Spec
 from longspan.errors import UsageError
 from longspan.evaluation import tasks
 from longspan.evaluation.agent import workflow
-from longspan.evaluation.lengths import EMBEDDED
 from longspan.evaluation.provider import forget_peak, local_llm, shared_llm
 from longspan.evaluation.rows import Row
+from longspan.llm.local import EMBEDDED
 from longspan.registry import find, parts
 
 EXCERPT = 240  # characters on each side of the needle

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from longspan.errors import UsageError
-
-EMBEDDED = "smollm2"  # counts for models whose tokenizer is not at hand (endpoints)
+from longspan.llm.local import EMBEDDED
 
 
 @dataclass(frozen=True, slots=True)

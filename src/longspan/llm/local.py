@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PIECE = 8192  # characters that are encoded together
 _BLANK = re.compile(r"(?<=\S) (?=\S)")
 INT8 = "+int8"  # behind a model's name
-EMBEDDED = "smollm2"
+EMBEDDED = "smollm2"  # the model that comes with longspan
 
 
 class LocalLLM:
