@@ -99,7 +99,7 @@ Counters forward(const Level& level, const Attention& p) {
   packed.bytes = level.int8_products && p.kv_type == Type::i8;
   const std::size_t size = packed.halves ? 2 : 4;
   packed.tiles = (p.keys + TILE - 1) / TILE;
-  packed.dim = round_up(p.dim, 32);
+  packed.dim = round_up(p.dim, packed.bytes && level.tiles ? 64 : 32);
   packed.vdim = round_up(p.vdim, 16);
   packed.k_bytes = packed.bytes ? TILE * (packed.dim + sizeof(float)) : TILE * packed.dim * size;
   const bool bytes = packed.bytes && !packed.halves;

@@ -165,6 +165,7 @@ struct Step {
 struct Level {
   const char* name;
   bool bf16_products, int8_products;  // can multiply these as they are; otherwise they become fp32
+  bool tiles;                         // by AMX
   // forward
   void (*pack)(const Attention&, const Packed&, i64 b, i64 kv_head, i64 tile);
   std::size_t (*attend_scratch)(const Attention&, const Packed&);
@@ -185,7 +186,7 @@ struct Level {
 // Levels that this build has and this processor runs, slowest first.
 int level_count();
 const Level* level_at(int i);
-bool bf16_products_pay();  // whether the forward pass gains from multiplying bf16 as they are
+bool bf16_products_pay(const Level&);  // whether the forward pass gains from multiplying bf16 as they are
 
 Counters forward(const Level&, const Attention&);
 Counters decode(const Level&, const Attention&);

@@ -1,6 +1,9 @@
 // Attention of one query tile: FlashAttention's loop (2205.14135, 2307.08691) with FlashAttention-4's softmax.
 #pragma once
 #include "products.h"
+#if defined(TILES)
+#include "tiles.h"
+#endif
 
 namespace longspan::LEVEL {
 namespace {
@@ -140,10 +143,11 @@ INLINE void mask_row(float* s, i64 at, Range keys) {
 // come, and the output.
 template <class Q, class T, class S>
 void attend_item(const Attention& p, const Packed& packed, const Item& item, char* scratch, Counters& counters) {
+  const Tiles tiles;
   const Scratch<Q, T> w = carve<Q, T>(scratch, packed);
   const i64 kv_head = item.h / (p.heads / p.kv_heads);
   const i64 first_tile = (item.b * p.kv_heads + kv_head) * packed.tiles;
-  const i64 rows = round_up(item.rows, MR), width = STEP * TILE;
+  const i64 rows = round_up(item.rows, ROWS), width = STEP * TILE;
   const float factor = p.softcap > 0 ? LOG2E : p.scale * LOG2E;
   for (i64 r = 0; r < rows; ++r) {
     const bool real = r < item.rows;

@@ -41,13 +41,19 @@ float round(const float* x, i64 n, std::int8_t* q) {
   return scale;
 }
 
+#if defined(TILES)
+constexpr bool BY_TILES = true;
+#else
+constexpr bool BY_TILES = false;
+#endif
+
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
 
 }  // namespace
 
 extern const Level level;
-const Level level = {TEXT(LEVEL), HALVES, BYTES, pack, attend_scratch, attend, decode_scratch, decode_tile, exp2,
-                     norm, gate, round, prepare, linear};
+const Level level = {TEXT(LEVEL), HALVES, BYTES, BY_TILES, pack, attend_scratch, attend, decode_scratch, decode_tile,
+                     exp2, norm, gate, round, prepare, linear};
 
 }  // namespace longspan::LEVEL

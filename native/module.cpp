@@ -61,9 +61,9 @@ Counts run(int level, int type, int kv_type, std::array<Address, 5> tensors, std
   p.degree = degree;
   p.threshold = threshold;
   p.longest_first = longest_first;
-  p.halves = halves < 0 ? bf16_products_pay() : halves;
   p.workers = workers;
   const Level& chosen = level_by_index(level);
+  p.halves = halves < 0 ? bf16_products_pay(chosen) : halves;
   nb::gil_scoped_release release;
   const Counters c = Run(chosen, p);
   return {c.grown, c.skipped, c.tiles, c.all_tiles};
@@ -109,12 +109,13 @@ void run_products(int level, Address matrices, std::vector<Address> y, Address x
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.attr("INTERFACE") = 4;  // raised with the arguments below; native.py knows the same number
+  m.attr("INTERFACE") = 5;  // raised with the arguments below; native.py knows the same number
   m.def("levels", [] {
     std::vector<std::string> names;
     for (int i = 0; i < level_count(); ++i) names.emplace_back(level_at(i)->name);
     return names;
   });
+  m.def("multiplies_int8", [](int level) { return level_by_index(level).int8_products; });
   m.def("attention", &run<forward>);
   m.def("decode_attention", &run<decode>);
   m.def("step", &run_step);

@@ -22,6 +22,15 @@ constexpr bool BYTES = false;
 
 constexpr int MR = 4;                    // rows and
 constexpr int NV = LANES == 8 ? 2 : 4;   // vectors of columns of C held in registers
+#if defined(__AMX_TILE__) || defined(EMULATED_TILES)
+#define TILES
+constexpr i64 ROWS = 32;  // of queries that products take at a time
+#else
+constexpr i64 ROWS = MR;
+struct Tiles {
+  Tiles() {}
+};
+#endif
 
 template <class T> constexpr int PAIR = sizeof(float) / sizeof(T);
 
@@ -113,6 +122,7 @@ INLINE vi dot4(vi sum, const std::uint8_t* b, const std::int8_t* a) {
 #endif
 }
 
+#if !defined(TILES)
 // C[rows, TILE] = (A[rows, k] B[k, TILE]) * a_scale[row] * b_scale[column] in int8. `sum` of each row of A takes back the
 // 128 that B's numbers have too many.
 INLINE void product_i8(i64 rows, const std::int8_t* a, i64 lda, const float* a_scale, const std::int32_t* sum,
@@ -139,6 +149,7 @@ INLINE void product_i8(i64 rows, const std::int8_t* a, i64 lda, const float* a_s
                                                    (get<vf>(b_scale + col + j * W) * a_scale[r + i]));
     }
 }
+#endif
 
 // Weights of keys in 16 bits, as two bytes: one alone would lose the many small weights beside a large one. FULL is the
 // weight of the row's largest key; a bit less than 2^16 leaves room for the error of 2^x. In a tile the quads of keys
@@ -162,6 +173,9 @@ INLINE void split(const vf (&weights)[4], std::uint8_t* to, i64 plane) {
                        _mm512_and_si512(x[3], low)));
 }
 
+#endif
+
+#if defined(__AVX512VNNI__) && !defined(TILES)
 // O[rows, n] += (weights V) * factor[row]: weights [rows, 2, plane], V in tiles [TILE / 4][n][4].
 template <int V>
 INLINE void columns_i8(i64 rows, const std::uint8_t* weights, i64 plane, const std::int8_t* const* v, int tiles, i64 col,

@@ -81,6 +81,17 @@ void plain_rows(const Linear& m, i64 lo, i64 hi, const Input& in, i64 tokens, fl
     }
 }
 
+// W sums of rows from `row` on, where the matrix has so many.
+INLINE void put_sums(const Linear& m, i64 row, vf sums, float* y, bool add) {
+  float* to = y + row;
+  if (row + W <= m.out) {
+    if (m.bias) sums += get<vf>(m.bias + row);
+    put(to, add ? sums + get<vf>(to) : sums);
+  } else {
+    for (i64 i = 0; i < m.out - row; ++i) to[i] = sums[i] + (m.bias ? m.bias[row + i] : 0) + (add ? to[i] : 0);
+  }
+}
+
 // T tokens times R vectors of W rows each, from `row` on; C sums of each take turns where T and R alone are too few to
 // keep the units busy.
 template <int T, int R, int C>
@@ -128,18 +139,33 @@ INLINE void int8_block(const Linear& m, i64 row, const Input& in, i64 first, flo
     }
   }
   for (int t = 0; t < T; ++t)
-    for (int r = 0; r < R; ++r) {
-      const i64 at = row + r * W;
-      float* to = y + (first + t) * ldy + at;
-      vf sum = total[t][r];
-      if (at + W <= m.out) {
-        if (m.bias) sum += get<vf>(m.bias + at);
-        put(to, add ? sum + get<vf>(to) : sum);
-      } else {
-        for (i64 i = 0; i < m.out - at; ++i) to[i] = sum[i] + (m.bias ? m.bias[at + i] : 0) + (add ? to[i] : 0);
-      }
-    }
+    for (int r = 0; r < R; ++r) put_sums(m, row + r * W, total[t][r], y + (first + t) * ldy, add);
 }
+
+#if defined(TILES)
+// SIDE tokens times the rows of a block. A group of columns is one product of tiles: its sums leave them to be scaled.
+INLINE void tile_block(const Linear& m, i64 row, const Input& in, i64 first, float* y, i64 ldy, bool add) {
+  const i64 groups = (m.in + GROUP - 1) / GROUP;
+  const std::uint8_t* w = (const std::uint8_t*)m.w + row * groups * GROUP;
+  const float* scale = m.scale + row * groups;
+  alignas(64) std::int32_t sum[2][SIDE][SIDE];
+  vf total[SIDE] = {};
+  for (i64 g = 0; g < groups; ++g) {
+    tile_zero<0>();
+    tile_load<1>(in.x8 + first * in.ld + g * GROUP, in.ld);
+    tile_load<2>(w + g * GROUP * BLOCK, WIDE);
+    tile_s8u8<0, 1, 2>();
+    tile_store<0>(sum[g % 2], WIDE);
+    const vf s = get<vf>(scale + g * BLOCK);
+#pragma GCC unroll 16
+    for (i64 t = 0; t < SIDE; ++t) {
+      const i64 at = (first + t) * in.ld / GROUP + g;
+      total[t] += __builtin_convertvector(get<vi>(sum[g % 2][t]) + in.sum[at], vf) * (s * in.scale[at]);
+    }
+  }
+  for (i64 t = 0; t < SIDE; ++t) put_sums(m, row, total[t], y + (first + t) * ldy, add);
+}
+#endif
 
 // The last few tokens, or all where there are few.
 INLINE void int8_few(const Linear& m, i64 row, const Input& in, i64 t, i64 tokens, float* y, i64 ldy, bool add) {
@@ -149,14 +175,24 @@ INLINE void int8_few(const Linear& m, i64 row, const Input& in, i64 t, i64 token
 
 void int8_rows(const Linear& m, i64 lo, i64 hi, const Input& in, i64 tokens, float* y, i64 ldy, bool add) {
   constexpr i64 MANY = LANES == 16 ? 6 : 4;  // tokens; two vectors of sums for each are what registers hold
-  const i64 end = round_up(hi, BLOCK), many = tokens / MANY * MANY;
+  const i64 end = round_up(hi, BLOCK);
+  i64 first = 0;
+#if defined(TILES)
+  first = tokens / SIDE * SIDE;
+  if (first) {
+    const Tiles tiles;
+    for (i64 row = lo; row < end; row += BLOCK)
+      for (i64 t = 0; t < first; t += SIDE) tile_block(m, row, in, t, y, ldy, add);
+  }
+#endif
+  const i64 many = first + (tokens - first) / MANY * MANY;
   i64 row = lo;
-  for (; many && row + 2 * W <= end; row += 2 * W) {
-    for (i64 t = 0; t < many; t += MANY) int8_block<MANY, 2, 1>(m, row, in, t, y, ldy, add);
+  for (; many > first && row + 2 * W <= end; row += 2 * W) {
+    for (i64 t = first; t < many; t += MANY) int8_block<MANY, 2, 1>(m, row, in, t, y, ldy, add);
     int8_few(m, row, in, many, tokens, y, ldy, add);
     int8_few(m, row + W, in, many, tokens, y, ldy, add);
   }
-  for (; row < end; row += W) int8_few(m, row, in, 0, tokens, y, ldy, add);
+  for (; row < end; row += W) int8_few(m, row, in, first, tokens, y, ldy, add);
 }
 
 void linear(Type weights, const Linear& m, i64 lo, i64 hi, const Input& in, i64 tokens, float* y, i64 ldy, bool add) {

@@ -1,8 +1,8 @@
 """The C++ kernels (native/): finding them, and handing them tensors.
 
-They run on the CPU, in fp32 and bf16, at the best level that the processor has: portable, avx2, avx512 or avx512_bf16.
-`LONGSPAN_KERNELS` forces a lower level, or `torch` to do without them. Where longspan was installed without a compiler
-they are missing, and the plain torch path runs.
+They run on the CPU, in fp32 and bf16, at the best level that the processor has: portable, avx2, avx512,
+avx512_bf16 or amx. `LONGSPAN_KERNELS` forces a lower level, or `torch` to do without them. Where longspan was installed
+without a compiler they are missing, and the plain torch path runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ try:
     _native = importlib.import_module("longspan.kernels._native")
 except ImportError:  # not built, or built for another machine
     _native = None
-INTERFACE = 4  # an editable installation may hold a build of older sources: that counts as none
+INTERFACE = 5  # an editable installation may hold a build of older sources: that counts as none
 if _native is not None and getattr(_native, "INTERFACE", None) != INTERFACE:
     _native = None
 
@@ -99,7 +99,7 @@ def level() -> str | None:
 
 def multiplies_int8() -> bool:
     """Whether the level in use multiplies int8 as it is, which is then faster than anything else."""
-    return level() == "avx512_bf16"  # it has VNNI, too
+    return _level is not None and bool(_native.multiplies_int8(_level))
 
 
 @contextmanager
