@@ -28,13 +28,23 @@ INLINE float load_one(float x) { return x; }
 INLINE float load_one(bf16 x) { return float_of(x); }
 INLINE float load_one(std::int8_t x) { return x; }
 
-// Asks for the row of n elements at p before it is needed: the processor's own prefetcher stops at every page and
-// starts anew where keys and values take turns. An address behind the end is harmless.
-template <class K> constexpr i64 AHEAD = sizeof(K) == 1 ? 48 : 16;  // keys; measured
-template <class K>
-INLINE void prefetch(const K* p, i64 n) {
-  for (i64 i = 0; i < n * (i64)sizeof(K); i += 64) __builtin_prefetch((const char*)p + i);
+// Rows are asked for before they are needed: while a tile's scores are computed, its values, while these are summed, the
+// next tile's keys, into the second cache, so that memory is never idle; the next few rows into the first. The
+// processor's own prefetcher stops at every page. An address behind the end is harmless.
+constexpr i64 AHEAD = 8;  // rows; measured
+enum Cache { SECOND = 2, FIRST = 3 };
+
+template <Cache CACHE, class K>
+INLINE void prefetch(const K* row, i64 n) {
+  for (i64 i = 0; i < n * (i64)sizeof(K); i += 64) __builtin_prefetch((const char*)row + i, 0, CACHE);
 }
+
+// Rows of keys that come next; none where data is missing.
+template <class K>
+struct Next {
+  const K* data;
+  i64 token;
+};
 
 // s[j] = q . k[j] for W keys from k on, `token` elements apart.
 template <class K>
@@ -159,14 +169,15 @@ INLINE void in_order(vf (&row)[V]) {
 
 // o[R][vdim] = sum over n keys of p[r][j] v[j], R rows at once, V vectors of columns.
 template <class K, int R, int V>
-INLINE void weighted(const float* p, i64 ldp, const K* v, i64 token, i64 n, float* o, i64 vdim) {
+INLINE void weighted(const float* p, i64 ldp, const K* v, i64 token, i64 n, float* o, i64 vdim, Next<K> next) {
   vf sum[R][V];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < V; ++c) sum[r][c] = vf{};
   for (i64 j = 0; j < n; ++j) {
     vf row[V];
     load_row<V>(v + j * token, row);
-    prefetch(v + (j + AHEAD<K>) * token, V * W);
+    prefetch<FIRST>(v + (j + AHEAD) * token, V * W);
+    if (next.data) prefetch<SECOND>(next.data + j * next.token, V * W);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       const vf x = all(p[r * ldp + j]);
@@ -181,11 +192,12 @@ INLINE void weighted(const float* p, i64 ldp, const K* v, i64 token, i64 n, floa
 }
 
 template <class K, int R>
-void weighted_rows(const float* p, i64 ldp, const K* v, i64 token, i64 n, float* o, i64 vdim) {
+void weighted_rows(const float* p, i64 ldp, const K* v, i64 token, i64 n, float* o, i64 vdim, Next<K> next) {
   constexpr int V = LANES == 8 ? 2 : 4;
+  const auto after = [&](i64 d) { return Next<K>{next.data ? next.data + d : nullptr, next.token}; };
   i64 d = 0;
-  for (; d + V * W <= vdim; d += V * W) weighted<K, R, V>(p, ldp, v + d, token, n, o + d, vdim);
-  for (; d + W <= vdim; d += W) weighted<K, R, 1>(p, ldp, v + d, token, n, o + d, vdim);
+  for (; d + V * W <= vdim; d += V * W) weighted<K, R, V>(p, ldp, v + d, token, n, o + d, vdim, after(d));
+  for (; d + W <= vdim; d += W) weighted<K, R, 1>(p, ldp, v + d, token, n, o + d, vdim, after(d));
   for (; d < vdim; ++d)
     for (int r = 0; r < R; ++r) {
       float sum = 0;
@@ -217,9 +229,13 @@ void decode_keys(const Attention& p, i64 b, i64 kv_head, i64 begin, i64 end, con
   }
 
   const K* k = (const K*)p.k.data + b * p.k.batch + kv_head * p.k.head + begin * p.k.token;
+  const K* v = (const K*)p.v.data + b * p.v.batch + kv_head * p.v.head + begin * p.v.token;
   for (i64 j = 0; j < n; j += W) {
     const i64 here = min_of(W, n - j);
-    for (i64 i = 0; i < W; ++i) prefetch(k + (j + i + AHEAD<K>) * p.k.token, p.dim);
+    for (i64 i = j; i < j + W; ++i) {
+      prefetch<FIRST>(k + (i + AHEAD) * p.k.token, p.dim);
+      prefetch<SECOND>(v + i * p.v.token, p.vdim);
+    }
     K rest[W * MAX_DIM];
     const K* from = k + j * p.k.token;
     i64 token = p.k.token;
@@ -258,15 +274,16 @@ void decode_keys(const Attention& p, i64 b, i64 kv_head, i64 begin, i64 end, con
     to.l[r] = sum_of(sum);
   }
 
-  const K* v = (const K*)p.v.data + b * p.v.batch + kv_head * p.v.head + begin * p.v.token;
+  const auto sum_rows = [&]<int R>(i64 r) {
+    const Next<K> next{r ? nullptr : k + n * p.k.token, p.k.token};
+    weighted_rows<K, R>(s + r * DECODE_TILE, DECODE_TILE, v, p.v.token, n, to.o + r * p.vdim, p.vdim, next);
+  };
   i64 r = 0;
-  const auto at = [&] { return to.o + r * p.vdim; };
-  for (; r + 4 <= rows; r += 4) weighted_rows<K, 4>(s + r * DECODE_TILE, DECODE_TILE, v, p.v.token, n, at(), p.vdim);
-  const float* last = s + r * DECODE_TILE;
+  for (; r + 4 <= rows; r += 4) sum_rows.template operator()<4>(r);
   switch (rows - r) {
-    case 3: weighted_rows<K, 3>(last, DECODE_TILE, v, p.v.token, n, at(), p.vdim); break;
-    case 2: weighted_rows<K, 2>(last, DECODE_TILE, v, p.v.token, n, at(), p.vdim); break;
-    case 1: weighted_rows<K, 1>(last, DECODE_TILE, v, p.v.token, n, at(), p.vdim); break;
+    case 3: sum_rows.template operator()<3>(r); break;
+    case 2: sum_rows.template operator()<2>(r); break;
+    case 1: sum_rows.template operator()<1>(r); break;
   }
 }
 
