@@ -37,7 +37,7 @@ engine.prefixes.max_bytes = 0
 forget_peak()
 before = peak_bytes()
 engine.generate([ids], max_tokens=2)
-held = 32_768 * engine.token_bytes
+held = 32_768 * engine.runner.token_bytes
 print((peak_bytes() - before - held) / 1e6)
 """
 

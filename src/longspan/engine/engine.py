@@ -148,7 +148,6 @@ class Engine:
         self.guess = guess and self.native
         self.runner: Runner = Llama(loaded.model, int8=int8) if self.native else Plain(loaded.model)
         self.plain = self.runner.plain
-        self.token_bytes = self.runner.token_bytes if isinstance(self.runner, Llama) else loaded.bytes_per_token
         self.prefixes = Prefixes(prefix_cache_bytes if self.plain else 0)
         self.files: PrefixFiles | None = None
         if prefix_folder is not None and self.plain:
@@ -159,9 +158,8 @@ class Engine:
 
     def release(self) -> None:
         """Let go of weights of which there are int8 copies. The model computes nothing by itself after that."""
-        if self.int8 and isinstance(self.runner, Llama):
-            self.runner.release()
-            give_back()
+        self.runner.release()
+        give_back()
 
     # --- Generating -----------------------------------------------------------------------------------------------
 
@@ -219,11 +217,11 @@ class Engine:
                 f"{self.loaded.name} is {self.loaded.window}: shorten one of them or read the text in parts."
             )
         tokens = len(asked.prompt) + asked.max_tokens
-        needed = tokens * self.token_bytes
+        needed = tokens * self.runner.token_bytes
         if needed > SURELY_THERE and needed > (free := free_bytes() + self.prefixes.nbytes):
             raise LongspanError(
                 f"{tokens} tokens need {needed / 1e9:.1f} GB for their keys and values, and {free / 1e9:.1f} GB are "
-                f"free: about {int(0.9 * free / self.token_bytes)} tokens would fit. Read the text in parts."
+                f"free: about {int(0.9 * free / self.runner.token_bytes)} tokens would fit. Read the text in parts."
             )
 
     def _serve(self, waiting: deque[Request], more: Callable[[int], Sequence[Request]]) -> None:
@@ -269,7 +267,7 @@ class Engine:
             began=time.perf_counter(),
         )
         most = len(asked.prompt) - 1  # the last token must run, for its scores
-        needed = len(asked.prompt) * self.token_bytes
+        needed = len(asked.prompt) * self.runner.token_bytes
         if needed > SURELY_THERE and needed > free_bytes():
             self.prefixes.clear()  # what is being asked is worth more
         if self.files:

@@ -103,13 +103,13 @@ class Llama:
 
     def release(self) -> None:
         """Let go of the layers' own matrices, where steps and long runs read int8 copies of them."""
-        for layer in self.layers:
+        for layer in self.layers if self.int8 else ():
             for name in paths(layer):
                 layer.get_submodule(name).weight = nn.Parameter(torch.empty(0), requires_grad=False)
 
     @property
     def token_bytes(self) -> int:
-        """Bytes of the keys and values of one token."""
+        """Bytes of the keys and values of one token, with their scales."""
         return len(self.layers) * sum(x.nbytes for x in self._empty(1, 1))
 
     def _empty(self, batch: int, tokens: int) -> tuple[Tensor, ...]:

@@ -12,12 +12,20 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from longspan.engine.cache import is_plain, new_cache
+from longspan.models.loading import kv_bytes_per_token
 
 
 class Runner(Protocol):
     """What the engine asks of a model. `plain`: caches keep every token, so that rows can be batched and reused."""
 
     plain: bool
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of the keys and values of one token in its caches."""
+
+    def release(self) -> None:
+        """Let go of what the model holds and this does not need: the model computes nothing by itself after that."""
 
     def new_cache(self, capacity: int) -> Cache:
         """An empty cache with room for `capacity` tokens; it grows where more come."""
@@ -33,7 +41,11 @@ class Plain:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.plain = is_plain(model)
+        self.token_bytes = kv_bytes_per_token(model.config.get_text_config(decoder=True), model.dtype)
         self._last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def release(self) -> None:
+        pass
 
     def new_cache(self, capacity: int) -> Cache:
         return new_cache(self.model, capacity, self.plain)

@@ -96,7 +96,8 @@ class Work:
         inside = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name)
         head = config.vocab_size * config.hidden_size
         width = 1 + 1 / 16 if engine.int8 else model.dtype.itemsize  # int8 has a scale of 4 bytes for 64 weights
-        return cls(config.num_hidden_layers, heads, dim, inside, int((inside + head) * width), engine.token_bytes)
+        weight_bytes = int((inside + head) * width)
+        return cls(config.num_hidden_layers, heads, dim, inside, weight_bytes, engine.runner.token_bytes)
 
     def prefill(self, tokens: int, machine: Machine) -> float:
         """The least seconds for a prompt."""

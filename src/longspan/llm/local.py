@@ -134,7 +134,7 @@ class LocalLLM:
     @property
     def bytes_per_token(self) -> int:
         """What the keys and values of one token take in the cache."""
-        return self.loaded.bytes_per_token
+        return self.engine.runner.token_bytes
 
     def close(self) -> None:
         """Let go of the worker and the weights."""

@@ -112,6 +112,7 @@ def describe(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
 
 def kv_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
+    """What one token's keys and values take where every layer keeps them in `dtype`."""
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
