@@ -7,6 +7,8 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace longspan {
@@ -150,6 +152,52 @@ Counters forward(const Level& level, const Attention& p) {
     sum.tiles = std::max(sum.tiles, c.tiles);
   }
   return sum;
+}
+
+void backward(const Level& level, Backward p) {
+  const Attention& a = p.attention;
+  const std::vector<Item> items = plan(a);
+  std::size_t floats = 0;
+  for (auto [side, heads, tokens, width] : {std::tuple{&p.q, a.heads, a.queries, a.dim}, {&p.k, a.kv_heads, a.keys, a.dim},
+                                            {&p.v, a.kv_heads, a.keys, a.vdim}, {&p.grad, a.heads, a.queries, a.vdim}}) {
+    side->heads = heads, side->tiles = (tokens + TILE - 1) / TILE, side->width = width, side->dim = round_up(width, 16);
+    floats += 2 * side->floats(a.batch);
+  }
+  const std::size_t scratch = align(level.backward_scratch(p));
+  const Buffer buffer(align(sizeof(float) * floats) + scratch * a.workers);
+  float* at = reinterpret_cast<float*>(buffer.data());
+  char* const room = buffer.data() + align(sizeof(float) * floats);
+  std::vector<std::pair<const Side*, i64>> pack;  // what there is to pack: a side, and a number of head and tile
+  for (Side* side : {&p.q, &p.k, &p.v, &p.grad}) {
+    side->rows = at, side->columns = at += side->floats(a.batch);
+    at += side->floats(a.batch);
+    for (i64 i = 0; i < a.batch * side->heads * side->tiles; ++i) pack.emplace_back(side, i);
+  }
+  std::vector<Range> tiles(a.batch * p.q.tiles);
+  for (const Item& item : items)
+    if (!item.h) tiles[item.b * p.q.tiles + item.first / TILE] = item.tiles;
+
+  std::atomic<i64> next_pack{0}, next_item{0}, next_keys{0};
+  auto pack_sides = [&](int) {
+    for (i64 n; (n = next_pack++) < static_cast<i64>(pack.size());) {
+      const auto [side, i] = pack[n];
+      const i64 b = i / side->tiles / side->heads;
+      const bool keys = side == &p.k || side == &p.v;
+      level.backward_pack(*side, keys ? keys_of(a, b) : Range{0, a.queries}, b, i / side->tiles % side->heads, i % side->tiles);
+    }
+  };
+  auto queries = [&](int worker) {
+    for (i64 i; (i = next_item++) < static_cast<i64>(items.size());)
+      level.backward_queries(p, items[i], room + scratch * worker);
+  };
+  const i64 all = a.batch * a.kv_heads * p.k.tiles, heads = a.batch * a.kv_heads;
+  auto keys = [&](int worker) {  // the first tiles first: causality lets most queries see them
+    for (i64 i; (i = next_keys++) < all;)
+      level.backward_keys(p, tiles.data(), i % heads / a.kv_heads, i % a.kv_heads, i / heads, room + scratch * worker);
+  };
+  on_workers(a.workers, pack_sides);
+  on_workers(a.workers, queries);
+  on_workers(a.workers, keys);
 }
 
 // LeanAttention (2405.10480): all tiles of all heads and sequences form one line, cut into equal stretches, one a

@@ -106,6 +106,26 @@ struct Packed {
   i64 k_bytes = 0, v_bytes = 0;  // of one tile
 };
 
+// One of the tensors that the backward multiplies, as fp32 in tiles of TILE tokens: [batch][head][tile][TILE][dim], and
+// transposed, [dim][TILE]; dim is the width of a vector, padded with zeros.
+struct Side {
+  View view;
+  Type type = Type::f32;
+  i64 heads = 0, tiles = 0, width = 0, dim = 0;
+  float *rows = nullptr, *columns = nullptr;
+  i64 floats(i64 batch) const { return batch * heads * tiles * TILE * dim; }
+  float* row(i64 b, i64 head, i64 tile) const { return rows + ((b * heads + head) * tiles + tile) * TILE * dim; }
+  float* column(i64 b, i64 head, i64 tile) const { return columns + ((b * heads + head) * tiles + tile) * TILE * dim; }
+};
+
+// The gradients of `attention` by queries, keys and values, fp32 and contiguous, from that by its output.
+struct Backward {
+  Attention attention;    // with lse, as the forward pass left it
+  Side q, k, v, grad;     // grad: by the output
+  const float* inner = nullptr;  // [B, H, Nq]: grad . out
+  float *dq = nullptr, *dk = nullptr, *dv = nullptr;
+};
+
 // A partial result of decoding: one tile of keys for all rows (heads of a group × queries) of a KV head.
 struct Partial {
   float *m, *l, *o;  // [rows], [rows], [rows, vdim]
@@ -173,6 +193,11 @@ struct Level {
   // decoding
   std::size_t (*decode_scratch)(const Attention&);
   void (*decode_tile)(const Attention&, i64 b, i64 kv_head, i64 begin, i64 end, const Partial&, char* scratch);
+  // the gradient; backward_pack: the tokens outside of `real` are zeros
+  std::size_t (*backward_scratch)(const Backward&);
+  void (*backward_pack)(const Side&, Range real, i64 b, i64 head, i64 tile);
+  void (*backward_queries)(const Backward&, const Item&, char* scratch);
+  void (*backward_keys)(const Backward&, const Range* tiles, i64 b, i64 kv_head, i64 tile, char* scratch);
   // 2^x of n floats with a polynomial of a degree
   void (*exp2)(const float* x, float* y, i64 n, int degree);
   // a step of a model
@@ -190,6 +215,7 @@ bool bf16_products_pay(const Level&);  // whether the forward pass gains from mu
 
 Counters forward(const Level&, const Attention&);
 Counters decode(const Level&, const Attention&);
+void backward(const Level&, Backward);
 void step(const Level&, const Step&);
 
 // Several int8 matrices over the same vectors x [tokens, in]: y[i] [tokens, out of i].

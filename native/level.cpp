@@ -3,6 +3,7 @@
 #include "products.h"
 #include "forward.h"
 #include "decode.h"
+#include "backward.h"
 #include "step.h"
 
 namespace longspan::LEVEL {
@@ -54,6 +55,6 @@ constexpr bool BY_TILES = false;
 
 extern const Level level;
 const Level level = {TEXT(LEVEL), HALVES, BYTES, BY_TILES, pack, attend_scratch, attend, decode_scratch, decode_tile,
-                     exp2, norm, gate, round, prepare, linear};
+                     backward_scratch, backward_pack, backward_queries, backward_keys, exp2, norm, gate, round, prepare, linear};
 
 }  // namespace longspan::LEVEL

@@ -32,11 +32,15 @@ const Level& level_by_index(int i) {
 
 using Counts = std::tuple<i64, i64, i64, i64>;
 
-template <Counters (*Run)(const Level&, const Attention&)>
-Counts run(int level, int type, int kv_type, std::array<Address, 5> tensors, std::array<i64, 12> strides,
-           std::array<i64, 7> shape, bool causal, i64 window, float scale, float softcap, Address sinks, Address starts,
-           Address lengths, std::array<Address, 2> kv_scales, std::array<i64, 4> scale_strides, Address layout,
-           std::array<i64, 4> layout_strides, int degree, float threshold, bool longest_first, int halves, int workers) {
+// An `Attention` as Python tells it, in the order of `attention_of`. The fourth tensor is the output; for the gradient,
+// what comes back by it.
+using Told = std::tuple<std::array<int, 2>, std::array<Address, 5>, std::array<i64, 12>, std::array<i64, 7>, bool, i64,
+                        std::array<float, 2>, std::array<Address, 3>, std::array<Address, 2>, std::array<i64, 4>, Address,
+                        std::array<i64, 4>, int>;
+
+Attention attention_of(const Told& told) {
+  const auto& [types, tensors, strides, shape, causal, window, scales, lists, kv_scales, scale_strides, layout,
+               layout_strides, workers] = told;
   Attention p;
   p.q = {at<void>(tensors[0]), strides[0], strides[1], strides[2]};
   p.k = {at<void>(tensors[1]), strides[3], strides[4], strides[5]};
@@ -44,29 +48,51 @@ Counts run(int level, int type, int kv_type, std::array<Address, 5> tensors, std
   p.out = at<void>(tensors[3]);
   p.outs = {nullptr, strides[9], strides[10], strides[11]};
   p.lse = at<float>(tensors[4]);
-  p.type = static_cast<Type>(type);
-  p.kv_type = static_cast<Type>(kv_type);
+  p.type = static_cast<Type>(types[0]);
+  p.kv_type = static_cast<Type>(types[1]);
   p.k_scale = {at<float>(kv_scales[0]), scale_strides[0], scale_strides[1]};
   p.v_scale = {at<float>(kv_scales[1]), scale_strides[2], scale_strides[3]};
   std::tie(p.batch, p.heads, p.kv_heads, p.queries, p.keys, p.dim, p.vdim) = std::tuple_cat(shape);
   p.causal = causal;
   p.window = window;
-  p.scale = scale;
-  p.softcap = softcap;
-  p.sinks = at<float>(sinks);
-  p.starts = at<i64>(starts);
-  p.lengths = at<i64>(lengths);
+  p.scale = scales[0];
+  p.softcap = scales[1];
+  p.sinks = at<float>(lists[0]);
+  p.starts = at<i64>(lists[1]);
+  p.lengths = at<i64>(lists[2]);
   p.layout = at<std::uint8_t>(layout);
   std::tie(p.layout_batch, p.layout_head, p.layout_row, p.block) = std::tuple_cat(layout_strides);
+  p.workers = workers;
+  return p;
+}
+
+template <Counters (*Run)(const Level&, const Attention&)>
+Counts run(int level, const Told& told, int degree, float threshold, bool longest_first, int halves) {
+  const Level& chosen = level_by_index(level);
+  Attention p = attention_of(told);
   p.degree = degree;
   p.threshold = threshold;
   p.longest_first = longest_first;
-  p.workers = workers;
-  const Level& chosen = level_by_index(level);
   p.halves = halves < 0 ? bf16_products_pay(chosen) : halves;
   nb::gil_scoped_release release;
   const Counters c = Run(chosen, p);
   return {c.grown, c.skipped, c.tiles, c.all_tiles};
+}
+
+// `sums`: grad . out for each query; `to`: the gradients by queries, keys and values.
+void run_backward(int level, const Told& told, Address sums, std::array<Address, 3> to) {
+  const Level& chosen = level_by_index(level);
+  Backward p;
+  p.attention = attention_of(told);
+  const Attention& a = p.attention;
+  p.q.view = a.q, p.k.view = a.k, p.v.view = a.v;
+  p.grad.view = {a.out, a.outs.batch, a.outs.head, a.outs.token};
+  p.q.type = p.grad.type = a.type;
+  p.k.type = p.v.type = a.kv_type;
+  p.inner = at<float>(sums);
+  p.dq = at<float>(to[0]), p.dk = at<float>(to[1]), p.dv = at<float>(to[2]);
+  nb::gil_scoped_release release;
+  backward(chosen, p);
 }
 
 // What stays from step to step: Python writes `blocks` and the numbers of `shape` once a model.
@@ -109,7 +135,7 @@ void run_products(int level, Address matrices, std::vector<Address> y, Address x
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.attr("INTERFACE") = 5;  // raised with the arguments below; native.py knows the same number
+  m.attr("INTERFACE") = 6;  // raised with the arguments below; native.py knows the same number
   m.def("levels", [] {
     std::vector<std::string> names;
     for (int i = 0; i < level_count(); ++i) names.emplace_back(level_at(i)->name);
@@ -118,6 +144,7 @@ NB_MODULE(_native, m) {
   m.def("multiplies_int8", [](int level) { return level_by_index(level).int8_products; });
   m.def("attention", &run<forward>);
   m.def("decode_attention", &run<decode>);
+  m.def("attention_backward", &run_backward);
   m.def("step", &run_step);
   m.def("int8_products", &run_products);
   m.def("exp2", [](int level, Address x, Address y, i64 n, int degree) {

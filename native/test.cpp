@@ -1,6 +1,7 @@
 // The kernels without Python, attention against double precision and steps against themselves, over every level that
 // this processor runs. Built under the sanitizers by native/sanitize.sh: each tensor has exactly its size, so that one
 // element too far is seen.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -119,6 +120,9 @@ bool trial(const Level& level, bool decoding) {
 
   // int8 values are weighted by 16 bits: each weight errs by up to 1 / 131000 of the largest
   const double allowed = p.type == Type::bf16 || (bytes && p.halves) ? 0.03 : bytes ? 1e-3 : 1e-4;
+  const Tensor grad(n * p.vdim, 1);
+  std::vector<double> dq(q.f.size()), dk(k.f.size()), dv(v.f.size());
+  std::vector<float> inner(n);
   for (i64 b = 0; b < p.batch; ++b)
     for (i64 h = 0; h < p.heads; ++h)
       for (i64 i = 0; i < p.queries; ++i) {
@@ -153,7 +157,45 @@ bool trial(const Level& level, bool decoding) {
           std::printf("%s: lse %g, expected %g\n", level.name, lse[row], want);
           return false;
         }
+        double all = 0;
+        for (i64 d = 0; sum > 0 && d < p.vdim; ++d) all += grad.f[row * p.vdim + d] * o[d] / sum;
+        inner[row] = static_cast<float>(all);
+        for (i64 j = 0; sum > 0 && j < p.keys; ++j) {
+          const double w = std::exp(s[j] - m) / sum, bent = p.softcap > 0 ? s[j] / p.softcap : 0;
+          if (w == 0) continue;
+          double slope = -all;
+          for (i64 d = 0; d < p.vdim; ++d) {
+            slope += static_cast<double>(grad.f[row * p.vdim + d]) * v.f[(kv + j) * p.vdim + d];
+            dv[(kv + j) * p.vdim + d] += w * grad.f[row * p.vdim + d];
+          }
+          slope *= w * (1 - bent * bent) * p.scale;
+          for (i64 d = 0; d < p.dim; ++d) {
+            dq[row * p.dim + d] += slope * k.f[(kv + j) * p.dim + d];
+            dk[(kv + j) * p.dim + d] += slope * q.f[row * p.dim + d];
+          }
+        }
       }
+  if (decoding || bytes) return true;
+
+  Backward back;
+  back.attention = p;
+  back.q.view = p.q, back.k.view = p.k, back.v.view = p.v;
+  back.grad.view = {grad.data(p.type), p.outs.batch, p.outs.head, p.outs.token};
+  back.q.type = back.k.type = back.v.type = back.grad.type = p.type;
+  back.inner = inner.data();
+  std::vector<float> found[3] = {std::vector<float>(dq.size()), std::vector<float>(dk.size()), std::vector<float>(dv.size())};
+  back.dq = found[0].data(), back.dk = found[1].data(), back.dv = found[2].data();
+  backward(level, back);
+  const std::vector<double>* wants[] = {&dq, &dk, &dv};
+  for (int x = 0; x < 3; ++x) {
+    double most = 1;
+    for (const double want : *wants[x]) most = std::max(most, std::abs(want));
+    for (std::size_t i = 0; i < found[x].size(); ++i)
+      if (!(std::abs(found[x][i] - (*wants[x])[i]) < 1e-3 * most)) {
+        std::printf("%s backward: number %zu of gradient %d is %g, expected %g\n", level.name, i, x, found[x][i], (*wants[x])[i]);
+        return false;
+      }
+  }
   return true;
 }
 

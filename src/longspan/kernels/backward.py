@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longspan.kernels import native, reference
+from longspan.kernels import native
 from longspan.kernels.native import Tuning
 
 
 class Attention(torch.autograd.Function):
-    """Native forward; the backward, `reference.gradients`, is torch's matrix products in a fixed order.
+    """The native kernels forward and back; `reference.gradients` is the same in torch.
 
     Not differentiable through lse, nor by sinks.
     """
@@ -24,11 +24,12 @@ class Attention(torch.autograd.Function):
         out, lse = native.attention(q, k, v, tuning=tuning, workers=workers, **options)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.options = options
+        ctx.workers = workers
         ctx.mark_non_differentiable(lse)
         return out, lse
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
-        dq, dk, dv = reference.gradients(q, k, v, out, lse, grad, **ctx.options)
+        dq, dk, dv = native.gradients(q, k, v, out, lse, grad, workers=ctx.workers, **ctx.options)
         return dq, dk, dv, None, None, None

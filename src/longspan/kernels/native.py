@@ -25,7 +25,7 @@ try:
     _native = importlib.import_module("longspan.kernels._native")
 except ImportError:  # not built, or built for another machine
     _native = None
-INTERFACE = 5  # an editable installation may hold a build of older sources: that counts as none
+INTERFACE = 6  # an editable installation may hold a build of older sources: that counts as none
 if _native is not None and getattr(_native, "INTERFACE", None) != INTERFACE:
     _native = None
 
@@ -146,13 +146,75 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """Arguments as in `longspan.kernels.attention`, checked there: nothing is checked here."""
     q, k, v = _rows(q), _rows(k), _rows(v)
-    batch, heads, queries, dim = q.shape
-    _, kv_heads, keys, vdim = v.shape
+    batch, heads, queries, _ = q.shape
     # Laid out as [B, Nq, H, Dv]: models join the heads next, and then need no copy.
-    out = torch.empty(batch, queries, heads, vdim, dtype=q.dtype).transpose(1, 2)
+    out = torch.empty(batch, queries, heads, v.shape[3], dtype=q.dtype).transpose(1, 2)
     lse = torch.empty(batch, heads, queries, dtype=torch.float32)
     if not out.numel():
         return out, lse
+    options: dict[str, Any] = {"scale": scale, "causal": causal, "window": window, "softcap": softcap, "sinks": sinks}
+    options |= {"starts": starts, "lengths": lengths, "layout": layout, "k_scale": k_scale, "v_scale": v_scale}
+    told, kept = _told((q, k, v, out, lse), workers=workers, **options)
+    degree = tuning.degree if tuning.degree is not None else 5 if k.dtype == torch.float32 else 3
+    run = _native.decode_attention if decode else _native.attention
+    grew, skipped, busiest, tiles = run(
+        _level,
+        told,
+        degree,
+        tuning.threshold,
+        tuning.longest_first,
+        -1 if tuning.bf16_products is None else int(tuning.bf16_products),
+    )
+    del kept
+    if counters is not None:
+        counters.grew, counters.skipped, counters.tiles, counters.busiest = grew, skipped, tiles, busiest
+    return out, lse
+
+
+def gradients(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    grad: Tensor,
+    *,
+    workers: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients by q, k and v where `grad` is that by `out`; `options` are those of the forward pass.
+
+    The same numbers each time and for any number of workers.
+    """
+    q, k, v, grad = _rows(q), _rows(k), _rows(v), _rows(grad.to(q.dtype))
+    found = [torch.zeros(x.shape, dtype=torch.float32) for x in (q, k, v)]
+    if out.numel() and v.numel():
+        inner = (grad.float() * out.float()).sum(-1).contiguous()
+        told, kept = _told((q, k, v, grad, lse), workers=workers, **options)
+        _native.attention_backward(_level, told, inner.data_ptr(), tuple(x.data_ptr() for x in found))
+        del kept
+    dq, dk, dv = (x.to(like.dtype) for x, like in zip(found, (q, k, v), strict=True))
+    return dq, dk, dv
+
+
+def _told(
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    *,
+    scale: float,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+    starts: Tensor | None,
+    lengths: Tensor | None,
+    layout: BlockLayout | None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
+    workers: int | None = None,
+) -> tuple[tuple[Any, ...], tuple[Tensor | None, ...]]:
+    """A call as native/module.cpp takes it, for q, k, v, the output (or what comes back by it) and lse; and the
+    tensors whose addresses are in it, to be kept until it returns."""
+    q, k, v, out, _ = tensors
     sinks = _plain(sinks, torch.float32)
     starts, lengths = _plain(starts, torch.int64), _plain(lengths, torch.int64)
     scales = [None if x is None else _rows(x.detach().float()) for x in (k_scale, v_scale)]
@@ -161,35 +223,22 @@ def attention(
         blocks = layout.blocks.to("cpu").contiguous()
         b, h, rows, columns = blocks.shape
         strides = (rows * columns * h * (b > 1), rows * columns * (h > 1), columns, layout.block)
-    degree = tuning.degree if tuning.degree is not None else 5 if k.dtype == torch.float32 else 3
-    run = _native.decode_attention if decode else _native.attention
-    grew, skipped, busiest, tiles = run(
-        _level,
-        TYPES[q.dtype],
-        TYPES[k.dtype],
-        (q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), lse.data_ptr()),
-        (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]),
-        (batch, heads, kv_heads, queries, keys, dim, vdim),
+    told = (
+        (TYPES[q.dtype], TYPES[k.dtype]),
+        tuple(x.data_ptr() for x in tensors),
+        tuple(stride for x in (q, k, v, out) for stride in x.stride()[:3]),
+        (*q.shape[:2], k.shape[1], q.shape[2], k.shape[2], q.shape[3], v.shape[3]),
         causal,
         window or 0,
-        scale,
-        softcap or 0.0,
-        _address(sinks),
-        _address(starts),
-        _address(lengths),
-        (_address(scales[0]), _address(scales[1])),
+        (scale, softcap or 0.0),
+        tuple(_address(x) for x in (sinks, starts, lengths)),
+        tuple(_address(x) for x in scales),
         tuple(stride for x in scales for stride in ((0, 0) if x is None else x.stride()[:2])),
         _address(blocks),
         strides,
-        degree,
-        tuning.threshold,
-        tuning.longest_first,
-        -1 if tuning.bf16_products is None else int(tuning.bf16_products),
         min(workers or torch.get_num_threads(), MAX_WORKERS),
     )
-    if counters is not None:
-        counters.grew, counters.skipped, counters.tiles, counters.busiest = grew, skipped, tiles, busiest
-    return out, lse
+    return told, (sinks, starts, lengths, *scales, blocks)
 
 
 def step(
