@@ -4,8 +4,9 @@
 
 - *forward*: causal attention of SmolLM2's heads (9 query, 3 KV, dim 64), bf16 and fp32, and with int8 keys and values:
   milliseconds and the ratio to SDPA, each pair of runs giving one ratio; median with the smallest and largest.
+- *backward*: the gradient of the same attention, beside SDPA's and the plain formula in torch (`reference.gradients`).
 - *decode*: one query against a long cache: GB/s of keys and values by one worker and by all, beside SDPA and what this
-  machine reads at most (torch's sum over a buffer of the same kind of memory).
+  machine reads at most (torch's sum over a buffer of as much memory; up to 32K keys that is in the caches).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from longspan import kernels
+from longspan.kernels import reference
 
 HEADS, KV_HEADS, DIM = 9, 3, 64
 
@@ -88,6 +90,41 @@ def forward(lengths: list[int], rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+def backward(lengths: list[int], rounds: int) -> list[dict[str, Any]]:
+    rows = []
+    for dtype in (torch.bfloat16, torch.float32):
+        for n in lengths:
+            inputs = [x.requires_grad_() for x in tensors(n, n, dtype)]
+            ours, lse = kernels.attention(*inputs)
+            theirs = sdpa(*inputs, is_causal=True, enable_gqa=True)
+            grad = torch.randn_like(ours)
+            plain = [x.detach() for x in (*inputs, ours)]
+
+            def autograd(out: torch.Tensor, inputs: Any = inputs, grad: torch.Tensor = grad) -> None:
+                torch.autograd.grad(out, inputs, grad, retain_graph=True)
+
+            def formula(plain: Any = plain, lse: torch.Tensor = lse, grad: torch.Tensor = grad) -> None:
+                reference.gradients(*plain, lse, grad, scale=DIM**-0.5, causal=True)
+
+            times = in_turns(
+                {
+                    "sdpa": lambda run=autograd, out=theirs: run(out),
+                    "formula": formula,
+                    "longspan": lambda run=autograd, out=ours: run(out),
+                },
+                rounds,
+            )
+            row: dict[str, Any] = {"dtype": str(dtype)[6:], "length": n}
+            for peer in ("sdpa", "formula"):
+                row[f"ratio_{peer}"] = spread([a / b for a, b in zip(times[peer], times["longspan"], strict=True)])
+            rows.append(row | {f"{name}_ms": statistics.median(x) * 1e3 for name, x in times.items()})
+            print(
+                f"backward {row['dtype']:9} {n:6}  longspan {rows[-1]['longspan_ms']:8.1f} ms  "
+                f"x{row['ratio_sdpa']['median']:.2f} of SDPA  x{row['ratio_formula']['median']:.2f} of the formula"
+            )
+    return rows
+
+
 def decode(lengths: list[int], rounds: int, workers: int) -> list[dict[str, Any]]:
     rows = []
     for n in lengths:
@@ -148,6 +185,7 @@ def main() -> None:
         "threads": workers,
         "torch": torch.__version__,
         "forward": forward([1024, 2048] if args.quick else [1024, 2048, 4096, 8192], 3 if args.quick else 7),
+        "backward": backward([512, 1024] if args.quick else [1024, 2048, 4096], 3 if args.quick else 5),
         "decode": decode(
             [8192, 65536] if args.quick else [8192, 32768, 131072, 524288], 5 if args.quick else 15, workers
         ),

@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/quality.md from docs/results/.
+"""Write the tables of README.md and the docs from docs/results/.
 
     python benchmarks/tables.py [--check]
 
@@ -20,6 +20,7 @@ PAGES = (
     ROOT / "docs" / "quality.md",
     ROOT / "docs" / "evaluation.md",
     ROOT / "docs" / "engine.md",
+    ROOT / "docs" / "kernels.md",
     ROOT / "docs" / "workflows.md",
 )
 NEEDS = {  # a table whose results are not there yet stays as it is
@@ -28,6 +29,7 @@ NEEDS = {  # a table whose results are not there yet stays as it is
     "evaluation": ("smollm2/report.json", "smollm2/effective.json"),
     "engine": ("engine.json",),
     "serving": ("serving.json",),
+    "kernels": ("kernels.json",),
     "workflows": ("workflows.json",),
 }
 GOALS = {
@@ -104,6 +106,66 @@ def engine() -> str:
     return benchmark.table(json.loads((RESULTS / "engine.json").read_text(encoding="utf-8"))["rows"])
 
 
+def kernels() -> str:
+    """The native kernels beside SDPA, at prompts, backward and decoding."""
+    found = json.loads((RESULTS / "kernels.json").read_text(encoding="utf-8"))
+
+    def size(tokens: int) -> str:
+        return f"{tokens // 1024}K"
+
+    def spread(values: dict[str, float]) -> str:
+        return f"{values['median']:.2f} ({values['min']:.2f}–{values['max']:.2f})"
+
+    def rows(part: str, said: dict[tuple[str, str], str]) -> list[str]:
+        lengths = list(dict.fromkeys(row["length"] for row in found[part]))
+        lines = [f"| {part}, causal | " + " | ".join(map(size, lengths)) + " |", "|---|" + "---|" * len(lengths)]
+        for (dtype, name), words in said.items():
+            ratios = [spread(row[name]) for row in found[part] if row["dtype"] == dtype]
+            lines.append(f"| {words} | " + " | ".join(ratios) + " |")
+        return [*lines, ""]
+
+    lines = rows(
+        "forward",
+        {
+            ("bfloat16", "ratio"): "bf16, times SDPA's speed",
+            ("float32", "ratio"): "fp32, times SDPA's speed",
+            ("bfloat16", "ratio_int8"): "int8 keys and values, times SDPA's in bf16",
+            ("float32", "ratio_int8"): "int8 keys and values, times SDPA's in fp32",
+        },
+    )
+    lines += rows(
+        "backward",
+        {
+            ("bfloat16", "ratio_sdpa"): "bf16, times SDPA's speed",
+            ("float32", "ratio_sdpa"): "fp32, times SDPA's speed",
+            ("float32", "ratio_formula"): "fp32, times the formula's in torch",
+        },
+    )
+    decode = found["decode"]
+    lines += ["| decoding, keys | " + " | ".join(size(row["keys"]) for row in decode) + " |"]
+    lines += ["|---|" + "---|" * len(decode)]
+    speeds = {
+        "read": "reading memory, GB/s",
+        "sdpa": "SDPA bf16",
+        "one": "one worker, bf16",
+        "all": "two workers, bf16",
+        "int8": "two workers, int8",
+    }
+    for name, said in speeds.items():
+        lines.append(f"| {said} | " + " | ".join(f"{row['gb_s'][name]:.1f}" for row in decode) + " |")
+    lines.append(
+        "| bf16, share of reading | " + " | ".join(f"{row['share_of_bandwidth']:.0%}" for row in decode) + " |"
+    )
+    ratios = {
+        "speedup": "two workers over one",
+        "ratio_sdpa": "bf16 over SDPA",
+        "ratio_int8": "int8 over bf16",
+    }
+    for name, said in ratios.items():
+        lines.append(f"| {said} | " + " | ".join(f"{row[name]['median']:.2f}" for row in decode) + " |")
+    return "\n".join(lines)
+
+
 def serving() -> str:
     """What is not computed twice."""
     found = json.loads((RESULTS / "serving.json").read_text(encoding="utf-8"))
@@ -147,6 +209,7 @@ def main() -> None:
         "evaluation": evaluation,
         "engine": engine,
         "serving": serving,
+        "kernels": kernels,
         "workflows": workflows,
     }
     for page in PAGES:
