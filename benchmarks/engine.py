@@ -1,7 +1,7 @@
 """The engine beside its peers on this machine, in one run, taking turns: prefill, decoding, memory, start.
 
     python benchmarks/engine.py --install build/peers      # once: the peers, in an environment of their own
-    python benchmarks/engine.py [--peers build/peers] [--lengths 1k,8k,32k] [--rounds 3] [--out FILE]
+    python benchmarks/engine.py [--peers build/peers] [--lengths 1k,8k,16k,32k] [--rounds 3] [--out FILE]
 
 Every contender is a process of its own that waits for its turn: longspan (as it loads, and on int8 weights, keys and
 values), transformers (fp32, bf16), openvino-genai and llama-cpp-python, which read the packaged GGUF (Q4_1) themselves,
@@ -303,7 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--install", type=Path, help="make an environment with the peers there, and end")
     parser.add_argument("--peers", type=Path, help="that environment")
-    parser.add_argument("--lengths", default="1k,8k,32k")
+    parser.add_argument("--lengths", default="1k,8k,16k,32k")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

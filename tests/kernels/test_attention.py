@@ -210,6 +210,14 @@ def test_gradients(case: Case) -> None:
             torch.testing.assert_close(found.double(), d, rtol=1e-4, atol=1e-4 * max(1.0, d.abs().max().item()))
 
 
+@needs_native
+def test_a_second_derivative_is_refused() -> None:
+    q, k, v = (torch.randn(1, 1, 3, 8, requires_grad=True) for _ in range(3))
+    (first,) = torch.autograd.grad(attention(q, k, v)[0].square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 def test_layouts_are_positions_not_strides(level: str) -> None:
     """The same numbers in every arrangement of memory, also expanded and reversed views."""
     torch.manual_seed(0)

@@ -59,7 +59,7 @@ def attention(
 
     NaN and infinite scores give NaN in the rows that see them, as in torch; no check is made, because it would cost a
     pass over all tensors. The native result does not depend on the number of `workers` (threads; torch's by default).
-    It can be differentiated by q, k and v, not by sinks nor through lse.
+    It can be differentiated once, by q, k and v, not by sinks nor through lse.
 
     Raises ValueError or TypeError for shapes, types and devices that do not fit together.
     """

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from longspan.kernels import native
 from longspan.kernels.native import Tuning
@@ -14,7 +15,7 @@ from longspan.kernels.native import Tuning
 class Attention(torch.autograd.Function):
     """The native kernels forward and back; `reference.gradients` is the same in torch.
 
-    Not differentiable through lse, nor by sinks.
+    Not differentiable through lse, nor by sinks, nor a second time.
     """
 
     @staticmethod
@@ -29,6 +30,7 @@ class Attention(torch.autograd.Function):
         return out, lse
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
         dq, dk, dv = native.gradients(q, k, v, out, lse, grad, workers=ctx.workers, **ctx.options)
