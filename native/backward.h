@@ -41,7 +41,8 @@ INLINE Gradient gradient(const Attention& p, vf s, vf dp, vf lse, vf inner, vi s
     s = bent * p.softcap;
     slope *= 1.f - bent * bent;
   }
-  const vf weight = exp2_of<6>(s * LOG2E - lse);  // lse in powers of two
+  const vf power = s * LOG2E - lse;  // lse in powers of two
+  const vf weight = exp2_of<6>(power > 0.f ? vf{} : power);  // more than 0: not seen, or rounding
   return {seen ? weight : vf{}, seen ? weight * (dp - inner) * slope : vf{}};
 }
 

@@ -133,6 +133,7 @@ def test_an_agent_of_the_users_own_gets_folder_and_question(monkeypatch: pytest.
 WHERE = next(number for number, line in enumerate(MANUAL.splitlines(), 1) if "36 months" in line)
 
 
+@sandboxed
 def test_commands_as_tools() -> None:
     """A model that calls tools is offered two; its calls come as replies that the protocol's schema reads."""
     replies = iter(
@@ -148,6 +149,7 @@ def test_commands_as_tools() -> None:
     assert "lasts 36 months" in llm.prompts[1]
 
 
+@sandboxed
 def test_a_model_that_was_to_call_tools_and_writes_is_read_as_text() -> None:
     llm = Scripted(f"ANSWER: 36 months [/corpus/manual.txt:{WHERE}]")
     llm.tools = True  # type: ignore[attr-defined]
