@@ -14,7 +14,7 @@ constexpr i64 STEP = 4;           // key tiles between two updates of the online
 constexpr i64 DECODE_TILE = 256;  // keys in a tile of decoding (LeanAttention's LeanTile)
 constexpr i64 MAX_DIM = 256;
 
-enum class Type : int { f32 = 0, bf16 = 1, i8 = 2 };
+enum class Type : int { f32 = 0, bf16 = 1, i8 = 2, i4 = 3 };
 
 // A tensor [batch, head, token, dim] with the elements of dim next to each other; strides count elements.
 struct View {
@@ -131,12 +131,16 @@ struct Partial {
   float *m, *l, *o;  // [rows], [rows], [rows, vdim]
 };
 
-// A matrix [out, in] of a model: row by row, or int8 as step.h packs it with `scale` a row and 64 columns.
+// A matrix [out, in] of a model: fp32 or bf16 row by row, or int8 or int4 as step.h says, with `scale` a row and group.
 struct Linear {
-  const void* w;
-  const float *scale, *bias;
-  i64 out, in;
+  const void *w, *scale;
+  const float* bias;
+  i64 out, in, type;
+  [[gnu::always_inline]] Type kind() const { return static_cast<Type>(type); }
 };
+
+// Columns of a matrix that share a scale; the vectors that meet it are rounded to int8 in groups of as many.
+[[gnu::always_inline]] constexpr i64 group_of(Type type) { return type == Type::i4 ? 32 : 64; }
 
 // One layer; Python writes these structures as rows of 64-bit numbers.
 struct Block {
@@ -158,8 +162,9 @@ struct Input {
   float* x;
   bf16* x16;
   std::int8_t* x8;
-  float* scale;
-  std::int32_t* sum;
+  float* scale;       // of a group in x8
+  std::int32_t* sum;  // for int8 matrices: -128 times that of a group in x8
+  float* real_sum;    // for int4 ones: that of a group in x8, times its scale
   i64 ld;
 };
 
@@ -176,8 +181,7 @@ struct Step {
   i64 batch = 0, tokens = 0, past = 0, keep = 0;   // columns in the cache before; last positions to score
   i64 hidden = 0, heads = 0, kv_heads = 0, dim = 0, inner = 0, rotary = 0;
   float eps = 0, scale = 1;
-  Type type = Type::f32, weights = Type::f32;      // of the embedding; of the matrices
-  Type cached = Type::f32;                         // of keys and values
+  Type type = Type::f32, cached = Type::f32;       // of the embedding; of keys and values
   float* logits = nullptr;                         // [batch, keep, vocabulary]
   int workers = 1;
 };
@@ -205,7 +209,7 @@ struct Level {
   void (*gate)(float* g, const float* u, i64 n);
   float (*round)(const float* x, i64 n, std::int8_t* q);  // to int8: x = q * the result
   void (*prepare)(Type weights, const Input&, i64 tokens, i64 n);
-  void (*linear)(Type weights, const Linear&, i64 lo, i64 hi, const Input&, i64 tokens, float* y, i64 ldy, bool add);
+  void (*linear)(const Linear&, i64 lo, i64 hi, const Input&, i64 tokens, float* y, i64 ldy, bool add);
 };
 
 // Levels that this build has and this processor runs, slowest first.
@@ -218,9 +222,8 @@ Counters decode(const Level&, const Attention&);
 void backward(const Level&, Backward);
 void step(const Level&, const Step&);
 
-// Several int8 matrices over the same vectors x [tokens, in]: y[i] [tokens, out of i].
-void int8_products(const Level&, const Linear* matrices, float* const* y, i64 count, const float* x, i64 tokens,
-                   int workers);
+// Several matrices of one type over the same vectors x [tokens, in]: y[i] [tokens, out of i].
+void products(const Level&, const Linear* matrices, float* const* y, i64 count, const float* x, i64 tokens, int workers);
 
 // Calls task(0) .. task(workers - 1), each on a thread of its own.
 void parallel(int workers, void (*task)(void* context, int worker), void* context);

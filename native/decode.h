@@ -302,6 +302,7 @@ void decode_tile(const Attention& p, i64 b, i64 kv_head, i64 begin, i64 end, con
     case Type::f32: return decode_degree<float>(p, b, kv_head, begin, end, to, scratch);
     case Type::bf16: return decode_degree<bf16>(p, b, kv_head, begin, end, to, scratch);
     case Type::i8: return decode_degree<std::int8_t>(p, b, kv_head, begin, end, to, scratch);
+    case Type::i4: return;  // no keys are
   }
 }
 

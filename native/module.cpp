@@ -96,8 +96,8 @@ void run_backward(int level, const Told& told, Address sums, std::array<Address,
 }
 
 // What stays from step to step: Python writes `blocks` and the numbers of `shape` once a model.
-void run_step(int level, std::array<int, 3> types, std::array<Address, 5> model, std::array<i64, 7> shape, float eps,
-              float scale, std::array<Address, 3> head, std::array<i64, 2> head_shape, Address cache,
+void run_step(int level, std::array<int, 2> types, std::array<Address, 5> model, std::array<i64, 7> shape, float eps,
+              float scale, Address head, Address cache,
               std::array<Address, 3> call, std::array<i64, 4> size, int workers) {
   Step s;
   s.blocks = at<Block>(model[0]);
@@ -108,15 +108,14 @@ void run_step(int level, std::array<int, 3> types, std::array<Address, 5> model,
   std::tie(s.layers, s.hidden, s.heads, s.kv_heads, s.dim, s.inner, s.rotary) = std::tuple_cat(shape);
   s.eps = eps;
   s.scale = scale;
-  s.head = {at<void>(head[0]), at<float>(head[1]), at<float>(head[2]), head_shape[0], head_shape[1]};
+  s.head = *at<Linear>(head);
   s.cache = at<Cached>(cache);
   s.ids = at<i64>(call[0]);
   s.starts = at<i64>(call[1]);
   s.logits = at<float>(call[2]);
   std::tie(s.batch, s.tokens, s.past, s.keep) = std::tuple_cat(size);
   s.type = static_cast<Type>(types[0]);
-  s.weights = static_cast<Type>(types[1]);
-  s.cached = static_cast<Type>(types[2]);
+  s.cached = static_cast<Type>(types[1]);
   s.workers = workers;
   const Level& chosen = level_by_index(level);
   nb::gil_scoped_release release;
@@ -129,13 +128,13 @@ void run_products(int level, Address matrices, std::vector<Address> y, Address x
   for (const Address address : y) to.push_back(at<float>(address));
   const Level& chosen = level_by_index(level);
   nb::gil_scoped_release release;
-  int8_products(chosen, at<Linear>(matrices), to.data(), static_cast<i64>(to.size()), at<float>(x), tokens, workers);
+  products(chosen, at<Linear>(matrices), to.data(), static_cast<i64>(to.size()), at<float>(x), tokens, workers);
 }
 
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.attr("INTERFACE") = 6;  // raised with the arguments below; native.py knows the same number
+  m.attr("INTERFACE") = 7;  // raised with the arguments below; native.py knows the same number
   m.def("levels", [] {
     std::vector<std::string> names;
     for (int i = 0; i < level_count(); ++i) names.emplace_back(level_at(i)->name);
@@ -146,7 +145,7 @@ NB_MODULE(_native, m) {
   m.def("decode_attention", &run<decode>);
   m.def("attention_backward", &run_backward);
   m.def("step", &run_step);
-  m.def("int8_products", &run_products);
+  m.def("products", &run_products);
   m.def("exp2", [](int level, Address x, Address y, i64 n, int degree) {
     level_by_index(level).exp2(at<float>(x), at<float>(y), n, degree);
   });

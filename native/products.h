@@ -101,23 +101,22 @@ void product(i64 rows, i64 n, const T* a, i64 lda, const T* const* b, int tiles,
 }
 
 // The lanes of 4 x W numbers of B that a vector holds, times four numbers of A.
-INLINE vi dot4(vi sum, const std::uint8_t* b, const std::int8_t* a) {
+INLINE vi dot4(vi sum, vu b, const std::int8_t* a) {
 #if defined(__AVX512VNNI__)
-  return (vi)_mm512_dpbusd_epi32((__m512i)sum, get<__m512i>(b), _mm512_set1_epi32(get<int>(a)));
+  return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)b, _mm512_set1_epi32(get<int>(a)));
 #elif defined(__AVX512BW__)  // even and odd bytes as 16 bits: pairs of them are multiplied and added
-  const __m512i bytes = get<__m512i>(b), four = _mm512_set1_epi32(get<int>(a));
+  const __m512i bytes = (__m512i)b, four = _mm512_set1_epi32(get<int>(a));
   const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(four, 8), 8), odd = _mm512_srai_epi16(four, 8);
   return sum + (vi)_mm512_madd_epi16(_mm512_and_si512(bytes, _mm512_set1_epi16(255)), even) +
          (vi)_mm512_madd_epi16(_mm512_srli_epi16(bytes, 8), odd);
 #elif defined(__AVX2__)
-  const __m256i bytes = get<__m256i>(b), four = _mm256_set1_epi32(get<int>(a));
+  const __m256i bytes = (__m256i)b, four = _mm256_set1_epi32(get<int>(a));
   const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8), odd = _mm256_srai_epi16(four, 8);
   return sum + (vi)_mm256_madd_epi16(_mm256_and_si256(bytes, _mm256_set1_epi16(255)), even) +
          (vi)_mm256_madd_epi16(_mm256_srli_epi16(bytes, 8), odd);
 #else
-  const vu bytes = get<vu>(b);
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) sum += (vi)((bytes >> (8 * i)) & 255u) * (std::int32_t)a[i];
+  for (int i = 0; i < 4; ++i) sum += (vi)((b >> (8 * i)) & 255u) * (std::int32_t)a[i];
   return sum;
 #endif
 }
@@ -140,7 +139,7 @@ INLINE void product_i8(i64 rows, const std::int8_t* a, i64 lda, const float* a_s
         for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 4
           for (int j = 0; j < NV; ++j)
-            total[i][j] = dot4(total[i][j], b + (k * TILE + (col + j * W) * 4), from + i * lda + k);
+            total[i][j] = dot4(total[i][j], get<vu>(b + (k * TILE + (col + j * W) * 4)), from + i * lda + k);
 #pragma GCC unroll 4
       for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 4
@@ -284,6 +283,7 @@ void pack(const Attention& p, const Packed& packed, i64 b, i64 head, i64 tile) {
     case Type::f32: return pack_tile<float, float, float>(p, packed, b, head, tile);
     case Type::bf16: return pack_tile<float, float, bf16>(p, packed, b, head, tile);
     case Type::i8: return pack_tile<float, float, std::int8_t>(p, packed, b, head, tile);
+    case Type::i4: return;  // no keys are
   }
 }
 

@@ -14,6 +14,7 @@ namespace {
 
 constexpr i64 ROWS = 16;     // rows of a matrix that stay together
 constexpr i64 TOKENS = 256;  // of many that are multiplied at a time: as int8 they stay in the second cache
+constexpr i64 LEAST_GROUP = group_of(Type::i4);
 
 template <class F>
 void on_workers(int workers, F& task) {
@@ -22,7 +23,7 @@ void on_workers(int workers, F& task) {
 
 // Everything a step needs between its products; kept by the thread, so that a step allocates nothing.
 struct Work {
-  std::vector<float> hidden, x, q, k, v, attended, gate, up, scale;
+  std::vector<float> hidden, x, q, k, v, attended, gate, up, scale, real_sum;
   std::vector<bf16> x16;
   std::vector<std::int8_t> x8;
   std::vector<std::int32_t> sum;
@@ -32,8 +33,9 @@ struct Work {
       if (static_cast<i64>(buffer.size()) < size) buffer.resize(size);
     };
     fit(x, tokens * ld), fit(x16, tokens * ld), fit(x8, tokens * ld);
-    fit(scale, tokens * ld / 64), fit(sum, tokens * ld / 64);
-    return {x.data(), x16.data(), x8.data(), scale.data(), sum.data(), ld};
+    fit(scale, tokens * ld / LEAST_GROUP), fit(sum, tokens * ld / LEAST_GROUP);
+    fit(real_sum, tokens * ld / LEAST_GROUP);
+    return {x.data(), x16.data(), x8.data(), scale.data(), sum.data(), real_sum.data(), ld};
   }
 };
 
@@ -55,8 +57,7 @@ struct Product {
 };
 
 // Several matrices over the same vectors: their rows form one line that the workers divide.
-void products(const Level& level, Type weights, std::span<const Product> list, const Input& in, i64 tokens, bool add,
-              int workers) {
+void divide(const Level& level, std::span<const Product> list, const Input& in, i64 tokens, bool add, int workers) {
   i64 all = 0;
   for (const Product& p : list) all += (p.matrix->out + ROWS - 1) / ROWS;
   auto task = [&](int worker) {
@@ -64,7 +65,7 @@ void products(const Level& level, Type weights, std::span<const Product> list, c
     for (const Product& p : list) {
       const i64 blocks = (p.matrix->out + ROWS - 1) / ROWS;
       const i64 lo = std::max<i64>(0, begin - first) * ROWS, hi = std::min(blocks, end - first) * ROWS;
-      if (lo < hi) level.linear(weights, *p.matrix, lo, std::min(hi, p.matrix->out), in, tokens, p.y, p.matrix->out, add);
+      if (lo < hi) level.linear(*p.matrix, lo, std::min(hi, p.matrix->out), in, tokens, p.y, p.matrix->out, add);
       first += blocks;
     }
   };
@@ -87,16 +88,18 @@ void store(const Level& level, Type type, void* to, i64 at, float* scales, i64 s
     case Type::bf16:
       for (i64 d = 0; d < n; ++d) static_cast<bf16*>(to)[at + d] = narrow(from[d]);
       break;
-    case Type::i8: scales[scale] = level.round(from, n, static_cast<std::int8_t*>(to) + at);
+    case Type::i8: scales[scale] = level.round(from, n, static_cast<std::int8_t*>(to) + at); break;
+    case Type::i4: break;  // no keys are
   }
 }
 
 }  // namespace
 
-void int8_products(const Level& level, const Linear* matrices, float* const* y, i64 count, const float* x, i64 tokens,
-                   int workers) {
+void products(const Level& level, const Linear* matrices, float* const* y, i64 count, const float* x, i64 tokens,
+              int workers) {
   thread_local Work work;
-  const i64 n = matrices->in;
+  const Type type = matrices->kind();
+  const i64 n = matrices->in, group = group_of(type);
   std::vector<Product> list(count);
   for (i64 first = 0; first < tokens; first += TOKENS) {
     const i64 here = std::min(TOKENS, tokens - first);
@@ -105,18 +108,21 @@ void int8_products(const Level& level, const Linear* matrices, float* const* y, 
       const i64 lo = here * worker / workers, hi = here * (worker + 1) / workers;
       for (i64 t = lo; t < hi; ++t) std::copy_n(x + (first + t) * n, n, in.x + t * in.ld);
       const i64 at = lo * in.ld;
-      level.prepare(Type::i8, {in.x + at, in.x16, in.x8 + at, in.scale + at / 64, in.sum + at / 64, in.ld}, hi - lo, n);
+      level.prepare(type, {in.x + at, in.x16 + at, in.x8 + at, in.scale + at / group, in.sum + at / group,
+                           in.real_sum + at / group, in.ld}, hi - lo, n);
     };
     on_workers(workers, prepare);
     for (i64 i = 0; i < count; ++i) list[i] = {&matrices[i], y[i] + first * matrices[i].out};
-    products(level, Type::i8, list, in, here, false, workers);
+    divide(level, list, in, here, false, workers);
   }
 }
 
 void step(const Level& level, const Step& s) {
   thread_local Work work;
   const auto multiply = [&](std::initializer_list<Product> list, const Input& in, i64 tokens, bool add) {
-    products(level, s.weights, {list.begin(), list.size()}, in, tokens, add, s.workers);
+    const Product& first = *list.begin();
+    level.prepare(first.matrix->kind(), in, tokens, first.matrix->in);
+    divide(level, {list.begin(), list.size()}, in, tokens, add, s.workers);
   };
   const i64 n = s.batch * s.tokens, qs = s.heads * s.dim, kvs = s.kv_heads * s.dim;
   for (auto [buffer, size] : {std::pair{&work.hidden, s.hidden}, {&work.q, qs}, {&work.k, kvs}, {&work.v, kvs},
@@ -134,7 +140,6 @@ void step(const Level& level, const Step& s) {
     const Cached& cache = s.cache[l];
     Input in = work.input(n, s.hidden);
     for (i64 t = 0; t < n; ++t) level.norm(hidden + t * s.hidden, block.attention_norm, s.hidden, s.eps, in.x + t * in.ld);
-    level.prepare(s.weights, in, n, s.hidden);
     multiply({{&block.q, q}, {&block.k, k}, {&block.v, v}}, in, n, false);
 
     for (i64 t = 0; t < n; ++t) {
@@ -177,19 +182,16 @@ void step(const Level& level, const Step& s) {
     a.degree = s.cached == Type::f32 ? 5 : 3;
     a.workers = s.workers;
     decode(level, a);
-    level.prepare(s.weights, in, n, qs);
     multiply({{&block.o, hidden}}, in, n, true);
 
     in = work.input(n, s.hidden);
     for (i64 t = 0; t < n; ++t) level.norm(hidden + t * s.hidden, block.mlp_norm, s.hidden, s.eps, in.x + t * in.ld);
-    level.prepare(s.weights, in, n, s.hidden);
     multiply({{&block.gate, work.gate.data()}, {&block.up, work.up.data()}}, in, n, false);
     in = work.input(n, s.inner);
     for (i64 t = 0; t < n; ++t) {
       level.gate(work.gate.data() + t * s.inner, work.up.data() + t * s.inner, s.inner);
       std::copy_n(work.gate.data() + t * s.inner, s.inner, in.x + t * in.ld);
     }
-    level.prepare(s.weights, in, n, s.inner);
     multiply({{&block.down, hidden}}, in, n, true);
   }
 
@@ -199,7 +201,6 @@ void step(const Level& level, const Step& s) {
     const i64 from = t / s.keep * s.tokens + s.tokens - s.keep + t % s.keep;
     level.norm(hidden + from * s.hidden, s.norm, s.hidden, s.eps, in.x + t * in.ld);
   }
-  level.prepare(s.weights, in, kept, s.hidden);
   multiply({{&s.head, s.logits}}, in, kept, false);
 }
 

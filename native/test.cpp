@@ -204,16 +204,37 @@ struct Matrix {
   Tensor values;
   std::vector<std::uint8_t> bytes;
   std::vector<float> scales, bias;
+  std::vector<std::uint32_t> halves;
   Linear linear;
-  Matrix(Type type, i64 out, i64 in, bool biased) : values(type == Type::i8 ? 0 : out * in, 0.2f) {
+  Matrix(Type type, i64 out, i64 in, bool biased) : values(type == Type::i8 || type == Type::i4 ? 0 : out * in, 0.2f) {
+    const i64 rows = (out + 15) / 16 * 16, columns = (in + 63) / 64 * 64;
     if (type == Type::i8) {
-      const i64 rows = (out + 15) / 16 * 16, groups = (in + 63) / 64;
-      for (i64 i = 0; i < rows * groups * 64; ++i) bytes.push_back(static_cast<std::uint8_t>(between(1, 255)));
-      for (i64 i = 0; i < rows * groups; ++i) scales.push_back(0.004f);
+      for (i64 i = 0; i < rows * columns; ++i) bytes.push_back(static_cast<std::uint8_t>(between(1, 255)));
+      for (i64 i = 0; i < rows * columns / 64; ++i) scales.push_back(0.004f);
+    } else if (type == Type::i4) {
+      for (i64 i = 0; i < rows * columns / 2; ++i) bytes.push_back(static_cast<std::uint8_t>(between(0, 255)));
+      for (i64 i = 0; i < rows * columns / 32; ++i) {  // fp16: about 2^-e and -7.5 times as much
+        const i64 smaller = between(4, 6) << 10;
+        halves.push_back(static_cast<std::uint32_t>(between(0x3c00, 0x3cff) - smaller | between(0xc780, 0xc7ff) - smaller << 16));
+      }
     }
     for (i64 i = 0; biased && i < out; ++i) bias.push_back(normal(1));
-    const void* w = type == Type::i8 ? static_cast<const void*>(bytes.data()) : values.data(type);
-    linear = {w, type == Type::i8 ? scales.data() : nullptr, biased ? bias.data() : nullptr, out, in};
+    const void* w = bytes.empty() ? values.data(type) : bytes.data();
+    const void* scale = type == Type::i8 ? static_cast<const void*>(scales.data()) : halves.data();
+    linear = {w, bytes.empty() ? nullptr : scale, biased ? bias.data() : nullptr, out, in, static_cast<i64>(type)};
+  }
+  // What stands in an int8 or int4 matrix.
+  double value(i64 row, i64 column) const {
+    const i64 groups = (linear.in + 63) / 64, group = row / 16 * groups + column / 64, lane = row % 16;
+    if (linear.kind() == Type::i8)
+      return (bytes[(group * 16 + column % 64 / 4) * 64 + lane * 4 + column % 4] - 128) * static_cast<double>(0.004f);
+    const i64 half = column % 64 / 32;
+    const std::uint8_t both = bytes[(group * 8 + column % 32 / 4) * 64 + lane * 4 + column % 4];
+    const std::uint32_t scale = halves[(group * 2 + half) * 16 + lane];
+    const auto wide = [](std::uint32_t h) {
+      return std::ldexp(h >> 15 ? -1.0 : 1.0, static_cast<int>(h >> 10 & 31) - 25) * ((h & 0x3ff) | 0x400);
+    };
+    return wide(scale & 0xffff) * (half ? both >> 4 : both & 15) + wide(scale >> 16);
   }
 };
 
@@ -221,8 +242,8 @@ struct Matrix {
 bool step_trial(const Level& level) {
   Step s;
   s.type = flip() ? Type::f32 : Type::bf16;
-  s.weights = flip() ? s.type : Type::i8;
-  s.cached = s.weights == Type::i8 ? Type::i8 : s.type;
+  const Type weights = flip() ? s.type : flip() ? Type::i8 : Type::i4;
+  s.cached = weights == s.type ? s.type : Type::i8;
   s.batch = between(1, 3);
   s.kv_heads = between(1, 2);
   s.heads = s.kv_heads * between(1, 3);
@@ -243,9 +264,7 @@ bool step_trial(const Level& level) {
     norms.emplace_back(n, 1.1f);
     return norms.back().data();
   };
-  const auto matrix = [&](i64 out, i64 in, bool with = false) {
-    return matrices.emplace_back(s.weights, out, in, with).linear;
-  };
+  const auto matrix = [&](i64 out, i64 in, bool with = false) { return matrices.emplace_back(weights, out, in, with).linear; };
   std::vector<Block> blocks;
   for (i64 l = 0; l < s.layers; ++l)
     blocks.push_back({matrix(qs, s.hidden, biased), matrix(kvs, s.hidden, biased), matrix(kvs, s.hidden, biased),
@@ -307,24 +326,39 @@ bool step_trial(const Level& level) {
   return true;
 }
 
-// Many vectors at once give what one after the other gives.
+// Many vectors at once give what one after the other gives, and that is what stands in the matrices times vectors that
+// rounding to int8 does not change.
 bool products_trial(const Level& level) {
-  const i64 in = between(1, 200), tokens = flip() ? between(1, 20) : between(1, 600), outs[] = {between(1, 70), between(1, 70)};
-  const Matrix a(Type::i8, outs[0], in, true), b(Type::i8, outs[1], in, false);
+  const i64 in = flip() ? between(1, 200) : between(1, 1700), tokens = flip() ? between(1, 20) : between(1, 600);
+  const i64 outs[] = {between(1, 70), between(1, 70)};
+  const Type type = flip() ? Type::i8 : Type::i4;
+  const Matrix a(type, outs[0], in, true), b(type, outs[1], in, false);
   const Linear matrices[] = {a.linear, b.linear};
-  const Tensor x(tokens * in, 3);
-  std::vector<float> y[2], one[2];
+  std::vector<float> x, y[2], one[2];
+  for (i64 i = 0; i < tokens * in; ++i) x.push_back((i % in % 32 ? between(-127, 127) : 127) / 32.f);
   for (int i = 0; i < 2; ++i) y[i].resize(tokens * outs[i]), one[i].resize(outs[i]);
   float *all[] = {y[0].data(), y[1].data()}, *alone[] = {one[0].data(), one[1].data()};
-  int8_products(level, matrices, all, 2, x.f.data(), tokens, static_cast<int>(between(1, 3)));
+  products(level, matrices, all, 2, x.data(), tokens, static_cast<int>(between(1, 3)));
+  const i64 known = between(0, tokens - 1);
   for (i64 t = 0; t < tokens; ++t) {
-    int8_products(level, matrices, alone, 2, &x.f[t * in], 1, 1);
+    products(level, matrices, alone, 2, &x[t * in], 1, 1);
     for (int i = 0; i < 2; ++i)
       for (i64 o = 0; o < outs[i]; ++o)
-        if (!(std::abs(y[i][t * outs[i] + o] - one[i][o]) < 1e-3 * (1 + std::abs(one[i][o])))) {
+        if (y[i][t * outs[i] + o] != one[i][o]) {
           std::printf("%s products: %g at once, %g alone\n", level.name, y[i][t * outs[i] + o], one[i][o]);
           return false;
         }
+    for (i64 o = 0; t == known && o < outs[0]; ++o) {
+      double want = a.bias[o], size = 1;
+      for (i64 d = 0; d < in; ++d) {
+        const double term = a.value(o, d) * x[t * in + d];
+        want += term, size += std::abs(term);
+      }
+      if (!(std::abs(one[0][o] - want) < 1e-5 * size)) {
+        std::printf("%s products: %g, expected %g\n", level.name, one[0][o], want);
+        return false;
+      }
+    }
   }
   return true;
 }

@@ -667,7 +667,7 @@ def reproduce(
 @app.command()
 def bench(
     model: Annotated[
-        str, typer.Argument(help="smollm2, hub id, folder, file.gguf; with +int8 on int8 weights.")
+        str, typer.Argument(help="smollm2, hub id, folder, file.gguf; with +int8 or +int4 on such weights.")
     ] = "smollm2",
     lengths: Annotated[str, typer.Option(help="Tokens in the window, as 1k,8k.")] = "1k,8k",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -159,7 +159,8 @@ def test_a_long_text_is_kept_on_disk(llama: LoadedModel, tmp_path: Path, monkeyp
     damaged = ask(2)
     assert (damaged.cached_tokens, damaged.tokens) == (0, second.tokens)
     assert ask(2).cached_tokens >= 60  # written anew
-    assert ask(1, int8=True).cached_tokens == 0  # computes something else
+    assert ask(1, weights="int8").cached_tokens == 0  # computes something else
+    assert ask(1, weights="int4").cached_tokens == 0
 
 
 def test_files_keep_to_their_budget(llama: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

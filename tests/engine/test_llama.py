@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from longspan.engine.llama import Llama, fits
 from longspan.engine.plain import Plain, Runner
 from longspan.kernels import native
-from longspan.kernels.int8 import GROUP, Int8Linear, packed
+from longspan.kernels.quantized import GROUP, QuantizedLinear, Weights, packed_int4, packed_int8
 from longspan.models import LoadedModel
 
 VOCABULARY = 131
@@ -179,75 +184,127 @@ def test_the_plain_path_takes_every_family(family: str) -> None:
     close(all_logits(Plain(model), ids, [20, 21, 22]), wanted)
 
 
-# -- int8 --------------------------------------------------------------------------------------------------------------
+# -- int8 and int4 -----------------------------------------------------------------------------------------------------
 
 
-def rounded(weight: Tensor) -> Tensor:
-    """A matrix as int8 keeps it: in the comparison's own words, a scale for each row and 64 columns."""
+def rounded(weight: Tensor, weights: Weights = "int8") -> Tensor:
+    """A matrix as int8 keeps it: in the comparison's own words, a scale for each row and 64 columns; or as int4 does,
+    read from what it packs."""
+    if weights == "int4":
+        return unpacked_int4(weight)
     out = weight.detach().float().clone()
-    for begin in range(0, out.shape[1], GROUP):
-        part = out[:, begin : begin + GROUP]
+    for begin in range(0, out.shape[1], GROUP["int8"]):
+        part = out[:, begin : begin + GROUP["int8"]]
         scale = part.abs().amax(dim=1, keepdim=True) / 127
         part.copy_((part / scale.clamp(min=1e-30)).round() * scale)
     return out
 
 
+def unpacked_int4(weight: Tensor) -> Tensor:
+    values, both = packed_int4(weight)
+    blocks, groups = values.shape[:2]
+    scale, least = (
+        x.reshape(blocks, groups, 2, 16) for x in both.view(torch.float16).float().unflatten(-1, (16, 2)).unbind(-1)
+    )
+    out = torch.empty(blocks * 16, groups * 64)
+    for half, part in enumerate((values & 15, values >> 4)):
+        for column in range(32):
+            found = part[:, :, column // 4, :, column % 4] * scale[:, :, half] + least[:, :, half]
+            out.view(blocks, 16, -1)[:, :, half * 32 + column :: 64] = found.transpose(1, 2)
+    return out[: weight.shape[0], : weight.shape[1]]
+
+
 def test_packed_matrices_hold_the_rounded_ones() -> None:
     weight = torch.randn(37, 100)
-    values, scales = packed(weight)
+    values, scales = packed_int8(weight)
     back = (values.float() - 128).transpose(1, 2).reshape(48, 128)
-    back = back * scales.transpose(1, 2).reshape(48, 2).repeat_interleave(GROUP, dim=1)
+    back = back * scales.transpose(1, 2).reshape(48, 2).repeat_interleave(GROUP["int8"], dim=1)
     torch.testing.assert_close(back[:37, :100], rounded(weight))
     assert not back[37:].any() and not back[:, 100:].any()
 
 
+@given(
+    st.integers(1, 40), st.integers(1, 150), st.sampled_from([1e-4, 1.0, 300.0]), st.booleans(), st.integers(0, 2**31)
+)
+def test_int4_is_within_half_a_step_of_any_matrix(out: int, into: int, size: float, shifted: bool, seed: int) -> None:
+    """A step is a fifteenth of what a group spans; fp16 rounds it and where it begins."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = size * (torch.randn(out, into, generator=generator) + 3 * shifted)
+    error = (unpacked_int4(weight) - weight).abs()
+    for begin in range(0, into, GROUP["int4"]):
+        part = weight[:, begin : begin + GROUP["int4"]]
+        step = (part.amax(1) - part.amin(1)) / 15
+        # The best fit of all may leave one of them, the outermost, a little farther.
+        assert (error[:, begin : begin + GROUP["int4"]].amax(1) <= step + 2e-3 * part.abs().amax(1) + 1e-6).all()
+        assert (
+            error[:, begin : begin + GROUP["int4"]].square().mean(1).sqrt()
+            <= 0.5 * step + 1e-3 * part.abs().amax(1) + 1e-6
+        ).all()
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**31))
+def test_int4_keeps_what_was_int4(blocks: int, groups: int, seed: int) -> None:
+    """Q4_1's numbers, as a GGUF file has them, come back to the last bit."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(16 * blocks, 64 * groups)).astype(np.float32)
+    told = torch.from_numpy(dequantize(quantize(weight, GGMLQuantizationType.Q4_1), GGMLQuantizationType.Q4_1).copy())
+    assert torch.equal(unpacked_int4(told), told)
+
+
 @pytest.mark.parametrize("family", ["llama, odd sizes", "llama, biases", "qwen3"])
-def test_int8_steps_follow_a_model_with_rounded_weights(family: str) -> None:
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_steps_follow_a_model_with_rounded_weights(family: str, weights: Weights) -> None:
     """The vectors are rounded too, by at most half a step of 127 a group; so near, not equal."""
     needs_native()
     model = model_of(family)
     rounded_model = transformers.AutoModelForCausalLM.from_config(model.config).eval()
     rounded_model.load_state_dict(model.state_dict())
     with torch.no_grad():
-        for module in rounded_model.modules():
+        for name, module in rounded_model.named_modules():
             if isinstance(module, nn.Linear):
-                module.weight = nn.Parameter(rounded(module.weight))
+                module.weight = nn.Parameter(rounded(module.weight, "int8" if name == "lm_head" else weights))
     ids = tokens(12)
     with torch.inference_mode():
         wanted = rounded_model(ids).logits
-    found = all_logits(Llama(model, int8=True), ids, list(range(1, 12)))
+    found = all_logits(Llama(model, weights=weights), ids, list(range(1, 12)))
     error = (found - wanted).norm() / wanted.norm()
     assert float(error) < 0.03
 
 
 @pytest.mark.parametrize("family", ["llama, biases", "qwen2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_int8_reads_long_texts_as_it_steps(family: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("weights", "far"), [("int8", 0.05), ("int4", 0.3)])
+def test_quantized_reads_long_texts_as_it_steps(family: str, dtype: torch.dtype, weights: Weights, far: float) -> None:
     """At any cut: the same matrices, the same cache. Only the head is int8 in steps, the model's in long runs."""
     needs_native()
     model = model_of(family, dtype)
     ids = tokens(60)
     with torch.inference_mode():
         wanted = model_of(family)(ids).logits
-    whole, *others = (all_logits(Llama(model, int8=True), ids, cuts) for cuts in ([], [40], [20, 40, *range(41, 60)]))
-    assert float((whole - wanted).norm() / wanted.norm()) < 0.05
+    cuts = ([], [40], [20, 40, *range(41, 60)])
+    whole, *others = (all_logits(Llama(model, weights=weights), ids, cut) for cut in cuts)
+    assert float((whole - wanted).norm() / wanted.norm()) < far
     for found in others:
         assert float((found - whole).norm() / whole.norm()) < (0.02 if dtype == torch.float32 else 0.05)
 
 
-def test_many_vectors_times_int8_matrices() -> None:
-    """One product for all tokens is what torch computes of the rounded numbers, for odd sizes, too."""
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_many_vectors_times_quantized_matrices(weights: Weights) -> None:
+    """One product for all tokens is what torch computes of the rounded numbers, for odd sizes, too; and each of them
+    gets the very numbers that it would have got alone."""
     needs_native()
     torch.manual_seed(0)
-    for out, into, count in ((37, 100, 1), (64, 64, 50), (130, 72, 600)):
+    for out, into, count in ((37, 100, 1), (64, 64, 50), (130, 72, 600), (40, 1600, 20)):
         linear, x = nn.Linear(into, out), torch.randn(count, into) * 3
+        many = QuantizedLinear(linear, weights)
         with torch.inference_mode():
-            found = Int8Linear(linear)(x)
-            wanted = rounded(x).double() @ rounded(linear.weight).double().T + linear.bias
-        assert (
-            float((found - wanted).abs().max()) < 0.02 * into**0.5 / 8
-        )  # a number between two integers may go either way
-        assert float((found - wanted).abs().median()) < 1e-4
+            found = many(x)
+            vectors = torch.cat([rounded(part) for part in x.split(GROUP[weights], dim=1)], dim=1)
+            wanted = vectors.double() @ rounded(linear.weight, weights).double().T + linear.bias
+            # a number between two integers may go either way
+            assert float((found - wanted).abs().max()) < 0.02 * into**0.5 / 8
+            assert float((found - wanted).abs().median()) < 1e-4
+            assert torch.equal(found, torch.cat([many(row[None]) for row in x]))
 
 
 def test_smollm2_decodes_greedily_as_transformers_does(smollm2: LoadedModel) -> None:

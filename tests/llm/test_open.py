@@ -80,8 +80,9 @@ def test_a_wrong_name_says_which_there_are(name: str) -> None:
         _ = llm.window
 
 
-def test_int8_is_a_method_of_the_spec() -> None:
-    llm = open_local("smollm2+int8")
-    assert (llm.name, llm.tokenizer_name) == ("smollm2+int8", "smollm2")
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_weights_are_a_method_of_the_spec(weights: str) -> None:
+    llm = open_local(f"smollm2+{weights}")
+    assert (llm.name, llm.tokenizer_name) == (f"smollm2+{weights}", "smollm2")
     with pytest.raises(UsageError, match="no method 'yarn'"):
         open_local("smollm2+yarn")

@@ -31,6 +31,7 @@ from longspan.engine.sampler import Sampler
 from longspan.engine.sampling import Sampling
 from longspan.engine.text import TextStream
 from longspan.errors import LongspanError
+from longspan.kernels.quantized import Weights
 from longspan.models.loading import LoadedModel
 
 CHUNK = 512  # tokens a prefill step
@@ -133,31 +134,32 @@ class Engine:
         prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
         prefix_folder: Path | None = None,
         beyond_window: bool = False,
-        int8: bool = False,
+        weights: Weights | None = None,
         guess: bool = True,
     ) -> None:
-        """`beyond_window` lets texts exceed the model's window: what it then says is the caller's question. `int8`
-        runs on weights, keys and values in int8, where the model can run natively (`Engine.native`); it is ignored
-        elsewhere. With `prefix_folder`, long prompts are kept on disk, too, for the next process. `guess` is prompt
-        look-up, which only the native steps have: their arithmetic is the same for one token and for several."""
+        """`beyond_window` lets texts exceed the model's window: what it then says is the caller's question. `weights`
+        runs on matrices in int8 or int4, and keys and values in int8, where the model can run natively
+        (`Engine.native`); it is ignored elsewhere. With `prefix_folder`, long prompts are kept on disk, too, for the
+        next process. `guess` is prompt look-up, which only the native steps have: their arithmetic is the same for one
+        token and for several."""
         self.loaded = loaded
         self.model = loaded.model
         self.chunk = max(1, chunk)
         self.native = fits(loaded.model)
-        self.int8 = int8 and self.native
+        self.weights = weights if self.native else None
         self.guess = guess and self.native
-        self.runner: Runner = Llama(loaded.model, int8=int8) if self.native else Plain(loaded.model)
+        self.runner: Runner = Llama(loaded.model, weights=weights) if self.native else Plain(loaded.model)
         self.plain = self.runner.plain
         self.prefixes = Prefixes(prefix_cache_bytes if self.plain else 0)
         self.files: PrefixFiles | None = None
         if prefix_folder is not None and self.plain:
-            key = fingerprint(loaded.model, loaded.name, self.native, "int8" if self.int8 else "")
+            key = fingerprint(loaded.model, loaded.name, self.native, self.weights or "")
             self.files = PrefixFiles(prefix_folder, key)
         self.window = math.inf if beyond_window else loaded.window
         self._lock = threading.Lock()
 
     def release(self) -> None:
-        """Let go of weights of which there are int8 copies. The model computes nothing by itself after that."""
+        """Let go of weights of which there are packed copies. The model computes nothing by itself after that."""
         self.runner.release()
         give_back()
 

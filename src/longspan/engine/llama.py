@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache
 
 from longspan.engine.cache import BufferLayer, Int8Layer
 from longspan.kernels import attention, native
-from longspan.kernels.int8 import Int8Matrix, Int8Product
+from longspan.kernels.quantized import QuantizedMatrix, QuantizedProduct, Weights
 
 FAMILIES = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SmolLM3ForCausalLM"}
 STEP_TOKENS = 16  # as many go through the native step; its products take one vector after the other
@@ -59,30 +59,32 @@ def window_of(layer: nn.Module, config: Any) -> int | None:
 
 
 class Llama:
-    """A `Runner`. `int8` runs on copies of the weights in int8, with one scale for every row and 64 columns, and keeps
-    keys and values in int8, with one scale for each. The vectors that meet them are rounded likewise. The scores are
-    near the model's, not equal.
+    """A `Runner`. `weights` runs on copies of the layers' matrices in int8 or int4 (`kernels.quantized`), and keeps
+    keys and values in int8, with one scale for each. The vectors that meet them are rounded to int8. The scores are
+    near the model's, not equal. The head of int4 steps is int8, as GGUF files keep theirs in more bits, too.
     """
 
     plain = True
 
-    def __init__(self, model: PreTrainedModel, *, int8: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, *, weights: Weights | None = None) -> None:
         self.model = model
         config = model.config
         self.layers = list(model.model.layers)
         self.dim = head_dim(config)
         self.windows = [window_of(layer, config) for layer in self.layers]
         self.rotates = [bool(getattr(layer.self_attn, "use_rope", True)) for layer in self.layers]
-        self.int8 = int8
-        self.cached = torch.int8 if int8 else model.dtype  # type of keys and values
-        self._kept: list[Tensor | Int8Matrix] = []  # whatever the addresses below point to and the model does not own
+        self.weights = weights
+        self.cached = torch.int8 if weights else model.dtype  # type of keys and values
+        self._kept: list[
+            Tensor | QuantizedMatrix
+        ] = []  # whatever the addresses below point to and the model does not own
         self._cos = self._sin = torch.empty(0)
         self.products: list[Products] = []
         rows = []
         for layer, window, rotates in zip(self.layers, self.windows, self.rotates, strict=True):
             linears = [layer.get_submodule(name) for name in paths(layer)]
-            natives = [self._linear(linear) for linear in linears]
-            self.products.append(Products(linears, natives if int8 else None))
+            natives = [self._linear(linear, weights) for linear in linears]
+            self.products.append(Products(linears, natives if weights else None))
             row = [number for linear in natives for number in linear]
             for norm in (
                 layer.input_layernorm,
@@ -93,7 +95,7 @@ class Llama:
                 row.append(0 if norm is None else self._float(norm.weight))
             rows.append([*row, window or 0, int(rotates)])
         self._blocks = torch.tensor(rows, dtype=torch.int64)
-        self._head = self._linear(model.lm_head)
+        self._head = torch.tensor(self._linear(model.lm_head, "int8" if weights else None), dtype=torch.int64)
         self._norm = self._float(model.model.norm.weight)
 
     @property
@@ -102,8 +104,8 @@ class Llama:
         return sum(kept.nbytes for kept in self._kept)
 
     def release(self) -> None:
-        """Let go of the layers' own matrices, where steps and long runs read int8 copies of them."""
-        for layer in self.layers if self.int8 else ():
+        """Let go of the layers' own matrices, where steps and long runs read packed copies of them."""
+        for layer in self.layers if self.weights else ():
             for name in paths(layer):
                 layer.get_submodule(name).weight = nn.Parameter(torch.empty(0), requires_grad=False)
 
@@ -116,10 +118,10 @@ class Llama:
         """What a layer's cache holds of so many tokens."""
         shape = (batch, self.model.config.num_key_value_heads, tokens)
         held = (torch.empty(*shape, self.dim, dtype=self.cached),) * 2
-        return (*held, *(torch.empty(shape),) * 2) if self.int8 else held
+        return (*held, *(torch.empty(shape),) * 2) if self.weights else held
 
     def new_cache(self, capacity: int) -> Cache:
-        return Cache(layers=[(Int8Layer if self.int8 else BufferLayer)(capacity) for _ in self.layers])
+        return Cache(layers=[(Int8Layer if self.weights else BufferLayer)(capacity) for _ in self.layers])
 
     def run(self, ids: Tensor, cache: Cache, *, starts: Sequence[int] | None = None, keep: int = 1) -> Tensor:
         if starts is not None and not any(starts):
@@ -143,10 +145,9 @@ class Llama:
             table.append(row)
         cached = torch.tensor(table, dtype=torch.int64)
         ids = ids.contiguous()
-        logits = torch.empty(batch, keep, self._head[3], dtype=torch.float32)
-        kind = native.TYPES[self.model.dtype]
+        logits = torch.empty(batch, keep, self.model.lm_head.out_features, dtype=torch.float32)
         native.step(
-            (kind, native.TYPES[torch.int8] if self.int8 else kind, native.TYPES[self.cached]),
+            (native.TYPES[self.model.dtype], native.TYPES[self.cached]),
             (
                 self._blocks.data_ptr(),
                 self._norm,
@@ -165,8 +166,7 @@ class Llama:
             ),
             config.rms_norm_eps,
             self.layers[0].self_attn.scaling,
-            tuple(self._head[:3]),
-            tuple(self._head[3:]),
+            self._head.data_ptr(),
             cached.data_ptr(),
             (ids.data_ptr(), 0 if starts is None else starts.data_ptr(), logits.data_ptr()),
             (batch, tokens, past, keep),
@@ -208,14 +208,14 @@ class Llama:
         cos, sin = self.model.model.rotary_emb(torch.empty(1, dtype=self.model.dtype), ids)
         self._cos, self._sin = cos[0].float().contiguous(), sin[0].float().contiguous()
 
-    def _linear(self, linear: nn.Linear) -> list[int]:
-        """The native `Linear`: addresses of weights, scales and bias, and the shape."""
-        if self.int8:
-            matrix = Int8Matrix(linear)
+    def _linear(self, linear: nn.Linear, weights: Weights | None) -> list[int]:
+        """The native `Linear`: addresses of weights, scales and bias, the shape and the type."""
+        if weights:
+            matrix = QuantizedMatrix(linear, weights)
             self._kept.append(matrix)
             return matrix.row
         bias = 0 if linear.bias is None else self._float(linear.bias)
-        return [linear.weight.data_ptr(), 0, bias, *linear.weight.shape]
+        return [linear.weight.data_ptr(), 0, bias, *linear.weight.shape, native.TYPES[self.model.dtype]]
 
     def _float(self, x: Tensor) -> int:
         x = x.detach().float().contiguous()
@@ -228,11 +228,11 @@ Product = Callable[[Tensor], Sequence[Tensor]]
 
 class Products:
     """The matrices of a layer for many vectors at once, those over the same vectors together: torch's own products, or
-    int8 ones."""
+    those of packed ones."""
 
     def __init__(self, linears: Sequence[nn.Module], rows: Sequence[list[int]] | None) -> None:
         def make(part: slice) -> Product:
-            return plain_product(linears[part]) if rows is None else Int8Product(rows[part])
+            return plain_product(linears[part]) if rows is None else QuantizedProduct(rows[part])
 
         self.qkv, self.o, self.gate_up, self.down = map(make, (slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7)))
 

@@ -95,8 +95,9 @@ class Work:
         heads, dim = config.num_attention_heads, head_dim(config)
         inside = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name)
         head = config.vocab_size * config.hidden_size
-        width = 1 + 1 / 16 if engine.int8 else model.dtype.itemsize  # int8 has a scale of 4 bytes for 64 weights
-        weight_bytes = int((inside + head) * width)
+        # int8 has a scale of 4 bytes for 64 weights, int4 one for 32, and its head is int8.
+        width = {None: model.dtype.itemsize, "int8": 17 / 16, "int4": 5 / 8}[engine.weights]
+        weight_bytes = int(inside * width + head * max(width, 17 / 16))
         return cls(config.num_hidden_layers, heads, dim, inside, weight_bytes, engine.runner.token_bytes)
 
     def prefill(self, tokens: int, machine: Machine) -> float:
@@ -112,7 +113,7 @@ class Work:
 
 def roofline(engine: Engine, lengths: list[int]) -> tuple[Machine, list[Line]]:
     """The machine's rates, and bound and reached tokens a second for each length, prefill and decode."""
-    machine = measured_machine(engine.model.dtype, int8=engine.int8)
+    machine = measured_machine(engine.model.dtype, int8=engine.weights is not None)
     work = Work.of(engine)
     lines: list[Line] = []
     for tokens in lengths:

@@ -25,7 +25,7 @@ try:
     _native = importlib.import_module("longspan.kernels._native")
 except ImportError:  # not built, or built for another machine
     _native = None
-INTERFACE = 6  # an editable installation may hold a build of older sources: that counts as none
+INTERFACE = 7  # an editable installation may hold a build of older sources: that counts as none
 if _native is not None and getattr(_native, "INTERFACE", None) != INTERFACE:
     _native = None
 
@@ -242,34 +242,33 @@ def _told(
 
 
 def step(
-    types: tuple[int, int, int],
+    types: tuple[int, int],
     model: tuple[int, ...],
     shape: tuple[int, ...],
     eps: float,
     scale: float,
-    head: tuple[int, ...],
-    head_shape: tuple[int, ...],
+    head: int,
     cache: int,
     call: tuple[int, ...],
     size: tuple[int, ...],
 ) -> None:
-    """One step of a Llama-like model, with the types of its weights outside of matrices, its matrices and its cache.
+    """One step of a Llama-like model, with the types of its weights outside of matrices and of its cache.
 
     `longspan.engine.llama` knows what the addresses and numbers are.
     """
     workers = min(torch.get_num_threads(), MAX_WORKERS)
-    _native.step(_level, types, model, shape, eps, scale, head, head_shape, cache, call, size, workers)
+    _native.step(_level, types, model, shape, eps, scale, head, cache, call, size, workers)
 
 
-def int8_products(x: Tensor, matrices: Tensor, outs: Sequence[int]) -> list[Tensor]:
-    """Vectors x [tokens, in] (fp32) times int8 matrices, both rounded with a scale for 64 columns: [tokens, out] each.
+def products(x: Tensor, matrices: Tensor, outs: Sequence[int]) -> list[Tensor]:
+    """Vectors x [tokens, in] (fp32), rounded to int8, times packed matrices of one type: [tokens, out] each.
 
-    `matrices` holds a row of addresses and shapes for each, as `longspan.engine.llama` makes them.
+    `matrices` holds a row of addresses, shape and type for each, as `longspan.kernels.quantized` makes them.
     """
     x = x.contiguous()
     ys = [torch.empty(len(x), out) for out in outs]
     workers = min(torch.get_num_threads(), MAX_WORKERS)
-    _native.int8_products(_level, matrices.data_ptr(), [y.data_ptr() for y in ys], x.data_ptr(), len(x), workers)
+    _native.products(_level, matrices.data_ptr(), [y.data_ptr() for y in ys], x.data_ptr(), len(x), workers)
     return ys
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from longspan.errors import UsageError
 from longspan.llm.endpoint import EndpointLLM, Prices
-from longspan.llm.local import INT8, LocalLLM
+from longspan.llm.local import LocalLLM, weights_of
 from longspan.llm.protocol import LLM, Call, Completion, Message, OffSchema, Sampling, Scorer
 from longspan.llm.simulated import SimulatedLLM
 
@@ -69,7 +69,9 @@ def open_local(spec: str, *, beyond_window: bool = False, asking: bool = False) 
         raise UsageError(f"{spec} is an address: write --model openai:NAME --base-url {spec}.")
     if re.match(r"[a-z]{2,}:", spec, re.IGNORECASE):
         raise UsageError(f"{spec!r} names no kind of model: write openai:NAME, or a hub id, folder or .gguf file.")
-    model = spec.removesuffix(INT8)
+    model, _ = weights_of(spec)
     if "+" in Path(model).name and not Path(model).expanduser().exists():
-        raise UsageError(f"There is no method {model.rpartition('+')[2]!r} yet, only int8: name the model alone.")
+        raise UsageError(
+            f"There is no method {model.rpartition('+')[2]!r} yet, only int8 and int4: name the model alone."
+        )
     return LocalLLM(spec, beyond_window=beyond_window, asking=asking)

@@ -21,13 +21,19 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from longspan.engine import Engine, Request
+    from longspan.kernels.quantized import Weights
     from longspan.models import LoadedModel
 
 
 PIECE = 8192  # characters that are encoded together
 _BLANK = re.compile(r"(?<=\S) (?=\S)")
-INT8 = "+int8"  # behind a model's name
 EMBEDDED = "smollm2"  # the model that comes with longspan
+
+
+def weights_of(name: str) -> tuple[str, Weights | None]:
+    """A model's name without `+int8` or `+int4`, and which of them was there."""
+    model, plus, method = name.rpartition("+")
+    return (model, method) if plus and method in ("int8", "int4") else (name, None)  # type: ignore[return-value]
 
 
 class LocalLLM:
@@ -38,9 +44,9 @@ class LocalLLM:
     """
 
     def __init__(self, name: str, *, beyond_window: bool = False, asking: bool = False) -> None:
-        """`name` is a model's, or with `+int8` that model on int8 weights, keys and values, where the engine has it.
-        `beyond_window` lets prompts exceed the window, as evaluations do to see what happens there. `asking` is
-        `open_local`'s."""
+        """`name` is a model's, or with `+int8` or `+int4` that model on such weights, and keys and values in int8,
+        where the engine has it. `beyond_window` lets prompts exceed the window, as evaluations do to see what happens
+        there. `asking` is `open_local`'s."""
         self.name = name
         self._asking = asking
         self._beyond_window = beyond_window
@@ -61,13 +67,18 @@ class LocalLLM:
         from longspan.kernels import native
         from longspan.models import load
 
-        name, int8 = self.name.removesuffix(INT8), self.name.endswith(INT8)
+        name, weights = weights_of(self.name)
         folder = cache_home() / "prefixes" if self._asking else None
         fast = self._asking and name == EMBEDDED and native.multiplies_int8()
-        engine = Engine(load(name), beyond_window=self._beyond_window, int8=int8 or fast, prefix_folder=folder)
-        if int8 and not engine.native:
+        engine = Engine(
+            load(name),
+            beyond_window=self._beyond_window,
+            weights=weights or ("int8" if fast else None),
+            prefix_folder=folder,
+        )
+        if weights and not engine.native:
             raise LongspanError(
-                f"{name} cannot run in int8 here: that takes a model of Llama's build (Llama, Mistral, Qwen2/3, "
+                f"{name} cannot run in {weights} here: that takes a model of Llama's build (Llama, Mistral, Qwen2/3, "
                 "SmolLM) on a CPU with the native kernels (`longspan doctor`)."
             )
         engine.release()
@@ -97,7 +108,7 @@ class LocalLLM:
 
     @property
     def tokenizer_name(self) -> str:
-        return self.name.removesuffix(INT8)
+        return weights_of(self.name)[0]
 
     def count_tokens(self, text: str) -> int:
         return self.count_batch([text])[0]

@@ -124,7 +124,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
         from transformers.models.bert.modeling_bert import BertModel
 
         from longspan.kernels import native
-        from longspan.kernels.int8 import Int8Linear
+        from longspan.kernels.quantized import QuantizedLinear
         from longspan.models.loading import default_dtype
 
     try:
@@ -149,7 +149,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
             for parent in (layer.attention.self, layer.attention.output, layer.intermediate, layer.output):
                 for name, linear in list(parent.named_children()):
                     if isinstance(linear, torch.nn.Linear):
-                        setattr(parent, name, Int8Linear(linear))
+                        setattr(parent, name, QuantizedLinear(linear))
         return tokenizer, model.float().eval()
     return tokenizer, model.to(default_dtype(None)).eval()
 
