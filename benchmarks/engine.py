@@ -3,9 +3,9 @@
     python benchmarks/engine.py --install build/peers      # once: the peers, in an environment of their own
     python benchmarks/engine.py [--peers build/peers] [--lengths 1k,8k,16k,32k] [--rounds 3] [--out FILE]
 
-Every contender is a process of its own that waits for its turn: longspan (as it loads, and on int8 weights, keys and
-values), transformers (fp32, bf16), openvino-genai and llama-cpp-python, which read the packaged GGUF (Q4_1) themselves,
-llama-cpp-python on what its own tool makes of that in Q8_0, and vLLM on the CPU (bf16).
+Every contender is a process of its own that waits for its turn: longspan (as it loads, and on int8 or int4 weights with
+keys and values in int8), transformers (fp32, bf16), openvino-genai and llama-cpp-python, which read the packaged GGUF
+(Q4_1) themselves, llama-cpp-python on what its own tool makes of that in Q8_0, and vLLM on the CPU (bf16).
 A turn is a prompt of so many tokens and 32 tokens after it, greedily; then four prompts of that length at once, up to
 8K each. Beyond 8K tokens of all prompts a turn is taken once, without a warm-up, and llama-cpp-python takes no part: it
 reads one prompt at a time, and would need a quarter of an hour for 32K. Prompts longer than the model's window are read
@@ -61,7 +61,7 @@ LONGSPAN = """
 import torch
 from longspan.engine import Engine
 from longspan.models import load
-engine = Engine(load("smollm2"), int8={int8})
+engine = Engine(load("smollm2"), weights={weights!r})
 @torch.inference_mode()
 def run(prompts, texts, new):
     x = torch.tensor(prompts)
@@ -231,13 +231,16 @@ def bounds(lengths: list[int]) -> dict[str, dict[str, list[float]]]:
     """Tokens a second that this machine could reach (`longspan bench`), prefill and decode by length."""
     from longspan.engine import Engine
     from longspan.engine.roofline import Work, measured_machine
+    from longspan.kernels.quantized import Weights
     from longspan.models import load
 
     loaded = load("smollm2")
     found = {}
-    for name, int8 in (("bound", False), ("bound, int8", True)):
-        engine = Engine(loaded, int8=int8)
-        machine, work = measured_machine(loaded.model.dtype, int8=int8), Work.of(engine)
+    quantized: tuple[Weights | None, ...] = (None, "int8", "int4")
+    for weights in quantized:
+        name = f"bound, {weights}" if weights else "bound"
+        engine = Engine(loaded, weights=weights)
+        machine, work = measured_machine(loaded.model.dtype, int8=weights is not None), Work.of(engine)
         found[name] = {
             "prefill": [n / work.prefill(n, machine) for n in lengths],
             "decode": [1 / work.step(n, machine) for n in lengths],
@@ -263,7 +266,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
                       [row[what]["max"] - row[what]["median"] for row in mine]]  # fmt: skip
             width = 2.2 if name.startswith("longspan") else 1.2
             axes.errorbar([row["tokens"] for row in mine], rates, spread, marker="o", lw=width, capsize=3, label=name)
-        for (name, rates_of), style in zip(result["bounds"].items(), ("--", ":"), strict=True):
+        for (name, rates_of), style in zip(result["bounds"].items(), ("--", ":", "-."), strict=True):
             axes.plot(lengths, rates_of[what], style, color="0.4", label=name)
         axes.set(xscale="log", yscale="log", xlabel="tokens before", ylabel="tokens a second", title=what)
         axes.set_xticks(lengths, [f"{n / 1024:.0f}K" for n in lengths], minor=False)
@@ -282,8 +285,9 @@ def contenders(peers: Path | None) -> list[Contender]:
     gguf = str(next(Path(spec.submodule_search_locations[0]).glob("*.gguf")))
     threads = torch.get_num_threads()
     made = [
-        Contender("longspan", sys.executable, LONGSPAN.format(int8=False)),
-        Contender("longspan int8", sys.executable, LONGSPAN.format(int8=True)),
+        Contender("longspan", sys.executable, LONGSPAN.format(weights=None)),
+        Contender("longspan int8", sys.executable, LONGSPAN.format(weights="int8")),
+        Contender("longspan int4", sys.executable, LONGSPAN.format(weights="int4")),
         Contender("transformers fp32", sys.executable, TRANSFORMERS.format(dtype="float32")),
         Contender("transformers bf16", sys.executable, TRANSFORMERS.format(dtype="bfloat16")),
     ]

@@ -29,7 +29,7 @@ import torch
 from longspan.engine import Engine
 from longspan.evaluation.provider import forget_peak, peak_bytes
 from longspan.models import load
-engine = Engine(load("smollm2"), beyond_window=True, int8={int8})
+engine = Engine(load("smollm2"), beyond_window=True, weights={weights!r})
 ids = torch.randint(0, 40_000, (32_768,)).tolist()
 engine.generate([ids[:600]], max_tokens=2)
 engine.prefixes.clear()
@@ -119,11 +119,11 @@ def together(rounds: int) -> dict[str, float]:
 def memory() -> dict[str, float]:
     """Megabytes beside weights and cache."""
     found = {}
-    for int8 in (False, True):
+    for weights in (None, "int8", "int4"):
         done = subprocess.run(
-            [sys.executable, "-c", MEMORY.format(int8=int8)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", MEMORY.format(weights=weights)], capture_output=True, text=True, check=True
         )
-        found["int8" if int8 else "as loaded"] = float(done.stdout.split()[-1])
+        found[weights or "as loaded"] = float(done.stdout.split()[-1])
     return found
 
 

@@ -18,6 +18,7 @@ from longspan.evaluation.statistics import (
     mean_of,
     over_seeds,
     paired_bootstrap,
+    perplexity_change,
     perplexity_interval,
     wilson,
 )
@@ -227,3 +228,19 @@ def test_a_perplexity_is_the_geometric_mean_with_students_interval_of_logs() -> 
     alone = perplexity_interval([0.5])
     assert (alone.value, alone.low, alone.high) == (pytest.approx(0.5), 0.0, 1.0)  # one text says nothing of the spread
     assert 0 <= perplexity_interval([0.0, 0.5]).low <= 1
+
+
+def test_perplexities_are_told_apart_by_their_ratio() -> None:
+    """Half a percent on every text is half a percent, however far the texts are from each other."""
+    rng = np.random.default_rng(0)
+    nats, noise = rng.normal(2.5, 1, 30), rng.normal(0, 0.002, 30)
+    before = {str(at): math.exp(-x) for at, x in enumerate(nats)}
+    after = {str(at): math.exp(-x - 0.005 - more) for at, (x, more) in enumerate(zip(nats, noise, strict=True))}
+    found = perplexity_change(after, before)
+    assert found.perplexity and found.n == 30 and found.p < 0.001
+    assert 0.004 < found.low < found.value < found.high < 0.007
+    mirrored = perplexity_change(before, after)
+    assert (1 + mirrored.value) * (1 + found.value) == pytest.approx(1)
+    wide = perplexity_change({"a": 0.1}, {"a": 0.2})
+    assert (wide.value, wide.low, wide.n) == (pytest.approx(1.0), -1.0, 1) and wide.high > 1e6
+    assert math.isnan(perplexity_change({"x": 1.0}, {"y": 1.0}).value)

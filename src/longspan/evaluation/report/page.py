@@ -125,7 +125,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for way in ("told", "percent", "short", "seconds", "rate", "tokens", "size", "money", "points", "probability"):
+    for way in ("told", "percent", "short", "seconds", "rate", "tokens", "size", "money", "apart", "probability"):
         environment.filters[way] = getattr(terminal, way)
     environment.filters.update(printable=printable, name=name, count=lambda n: f"{n:,}".replace(",", "\u202f"))
     environment.globals.update(charts=charts, with_interval=terminal.with_interval)
@@ -202,7 +202,7 @@ def _contrasts(summary: Summary) -> list[tuple[Contrast, list[Contrast]]]:
 
 def _span(contrasts: Sequence[Contrast]) -> float:
     """How far to either side of 0 the scale of differences must go."""
-    ends = (max(abs(one.difference.low), abs(one.difference.high)) for one in contrasts)
+    ends = (min(max(abs(one.difference.low), abs(one.difference.high)), 1.0) for one in contrasts)
     widest = max(ends, default=1.0)
     return next(span for span in (0.1, 0.25, 0.5, 0.75, 1.0) if widest <= span + 1e-9)
 

@@ -18,6 +18,7 @@ from longspan.evaluation.statistics import (
     mean_interval,
     mean_of,
     paired_bootstrap,
+    perplexity_change,
     perplexity_interval,
 )
 
@@ -257,14 +258,16 @@ def _contrasts(specs: Sequence[str], tasks: Sequence[str], by_task: dict[tuple[s
         common = [task for task in tasks if scores.get((a, task), {}).keys() & scores.get((b, task), {}).keys()]
         for task in common:
             mine, theirs = scores[a, task], scores[b, task]
-            found.append((a, b, task, paired_bootstrap(mine, theirs)))
+            found.append((a, b, task, (perplexity_change if is_perplexity(task) else paired_bootstrap)(mine, theirs)))
             if task not in averaged(common):
                 continue
             shared = mine.keys() & theirs.keys()
             for sample in shared:
                 key = f"{task}\n{sample}"
                 left[key], right[key], weights[key] = mine[sample], theirs[sample], 1 / len(shared)
-        if len(common) > 1:
+        if len(common) > 1 and all(map(is_perplexity, common)):
+            found.append((a, b, None, perplexity_change(left, right)))
+        elif len(common) > 1:
             found.append((a, b, None, paired_bootstrap(left, right, weights=weights)))
         elif common:
             found.append((a, b, None, found[-1][3]))
@@ -410,6 +413,7 @@ def figures(summary: Summary) -> dict[str, Any]:
                 "task": one.task,
                 "n": one.difference.n,
                 "difference": one.difference.value,
+                "unit": "share of the perplexity" if one.difference.perplexity else "score",
                 "interval": [one.difference.low, one.difference.high],
                 "p": one.difference.p,
                 "p_adjusted": one.adjusted,

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from longspan.evaluation.report.summary import Cell, Contrast, Summary, summarise
 from longspan.evaluation.rows import Row
-from longspan.evaluation.statistics import Estimate
+from longspan.evaluation.statistics import Difference, Estimate
 from longspan.terminal import printable
 
 ABOVE = "△"  # stands by lengths above the window
@@ -128,14 +128,20 @@ def _resources(summary: Summary) -> Table:
 
 
 def _differences(contrasts: Sequence[Contrast]) -> Table:
-    names = "difference on the same samples, in points", "", "difference", "95 % interval", "p", "samples"
+    names = (
+        "difference on the same samples: points, or % of perplexity",
+        "",
+        "difference",
+        "95 % interval",
+        "p",
+        "samples",
+    )
     table = _table(*names, widest=10)
     for one in contrasts:
         found = one.difference
         table.add_row(
             Text(printable(f"{one.a} against {one.b}")),
-            points(found.value),
-            f"{points(found.low)} to {points(found.high)}",
+            *apart(found),
             probability(found.p),
             _count(found.n),
         )
@@ -181,12 +187,20 @@ def told(score: Estimate) -> tuple[str, str]:
     return f"{value:.1f}", f"{low:.1f}–{high:.1f}" if high < 1e6 else f"{low:.1f}–∞"
 
 
-def points(difference: float) -> str:
+def apart(difference: Difference) -> tuple[str, str]:
+    """A difference and its interval: points, or how much higher a perplexity is."""
+    if not difference.perplexity:
+        return points(difference.value), f"{points(difference.low)} to {points(difference.high)}"
+    value, low, high = (points(x, 2) if x < 100 else "+∞" for x in (difference.value, difference.low, difference.high))
+    return f"{value} %", f"{low} to {high} %"
+
+
+def points(difference: float, digits: int = 1) -> str:
     """A difference of scores in hundredths, with its sign."""
     if math.isnan(difference):
         return "–"
-    text = f"{100 * difference:+.1f}".replace("-", "−")
-    return "0.0" if text in ("+0.0", "−0.0") else text
+    text = f"{100 * difference:+.{digits}f}".replace("-", "−")
+    return text[1:] if float(text[1:]) == 0 else text
 
 
 def probability(p: float) -> str:
