@@ -105,7 +105,7 @@ def render(rows: Sequence[Row], title: str) -> str:
         ],
         maps_left_out=max(len(maps) - MAPS, 0),
         contrasts=_contrasts(summary),
-        comparisons=sum(one.task is not None or len(summary.tasks) == 1 for one in summary.contrasts),
+        comparisons=sum(one.task is not None or len(summary.tasks) > 1 for one in summary.contrasts),
         span=_span(summary.contrasts),
         dimensions=_dimensions(summary.groups),
         cases=_cases(rows, summary.tasks),
