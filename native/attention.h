@@ -145,8 +145,10 @@ struct Linear {
 // One layer; Python writes these structures as rows of 64-bit numbers.
 struct Block {
   Linear q, k, v, o, gate, up, down;
-  const float *attention_norm, *mlp_norm, *q_norm, *k_norm;  // the last two may be missing
-  i64 window, rotates;                                       // 0: no window; no rotary positions
+  const float *attention_norm, *mlp_norm;
+  const float *after_attention, *after_mlp, *q_norm, *k_norm;  // norms that may be missing, as may
+  const float *cos, *sin;                                      // [positions, rotary]
+  i64 window;                                                  // 0: none
 };
 
 // One layer's cache [batch, kv heads, tokens, dim], and the scales [batch, kv heads, tokens] where it is int8.
@@ -176,11 +178,12 @@ struct Step {
   Linear head{};
   const float* norm = nullptr;
   const void* embedding = nullptr;                 // [vocabulary, hidden] of `type`
-  const float *cos = nullptr, *sin = nullptr;      // [positions, rotary]
   const i64 *ids = nullptr, *starts = nullptr;     // [batch, tokens]; [batch], may be missing
   i64 batch = 0, tokens = 0, past = 0, keep = 0;   // columns in the cache before; last positions to score
   i64 hidden = 0, heads = 0, kv_heads = 0, dim = 0, inner = 0, rotary = 0;
-  float eps = 0, scale = 1;
+  float eps = 0, scale = 1, softcap = 0;           // the last two of attention; 0: no cap
+  float embedding_scale = 1;
+  bool gelu = false;                               // by tanh; else SiLU
   Type type = Type::f32, cached = Type::f32;       // of the embedding; of keys and values
   float* logits = nullptr;                         // [batch, keep, vocabulary]
   int workers = 1;
@@ -206,7 +209,7 @@ struct Level {
   void (*exp2)(const float* x, float* y, i64 n, int degree);
   // a step of a model
   void (*norm)(const float* x, const float* weight, i64 n, float eps, float* y);
-  void (*gate)(float* g, const float* u, i64 n);
+  void (*gate)(float* g, const float* u, i64 n, bool gelu);  // g = silu(g) * u, or gelu(g) * u
   float (*round)(const float* x, i64 n, std::int8_t* q);  // to int8: x = q * the result
   void (*prepare)(Type weights, const Input&, i64 tokens, i64 n);
   void (*linear)(const Linear&, i64 lo, i64 hi, const Input&, i64 tokens, float* y, i64 ldy, bool add);

@@ -96,18 +96,15 @@ void run_backward(int level, const Told& told, Address sums, std::array<Address,
 }
 
 // What stays from step to step: Python writes `blocks` and the numbers of `shape` once a model.
-void run_step(int level, std::array<int, 2> types, std::array<Address, 5> model, std::array<i64, 7> shape, float eps,
-              float scale, Address head, Address cache,
+void run_step(int level, std::array<int, 2> types, std::array<Address, 3> model, std::array<i64, 8> shape,
+              std::array<float, 4> numbers, Address head, Address cache,
               std::array<Address, 3> call, std::array<i64, 4> size, int workers) {
   Step s;
   s.blocks = at<Block>(model[0]);
   s.norm = at<float>(model[1]);
   s.embedding = at<void>(model[2]);
-  s.cos = at<float>(model[3]);
-  s.sin = at<float>(model[4]);
-  std::tie(s.layers, s.hidden, s.heads, s.kv_heads, s.dim, s.inner, s.rotary) = std::tuple_cat(shape);
-  s.eps = eps;
-  s.scale = scale;
+  std::tie(s.layers, s.hidden, s.heads, s.kv_heads, s.dim, s.inner, s.rotary, s.gelu) = std::tuple_cat(shape);
+  std::tie(s.eps, s.scale, s.softcap, s.embedding_scale) = std::tuple_cat(numbers);
   s.head = *at<Linear>(head);
   s.cache = at<Cached>(cache);
   s.ids = at<i64>(call[0]);
@@ -134,7 +131,7 @@ void run_products(int level, Address matrices, std::vector<Address> y, Address x
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.attr("INTERFACE") = 7;  // raised with the arguments below; native.py knows the same number
+  m.attr("INTERFACE") = 8;  // raised with the arguments below; native.py knows the same number
   m.def("levels", [] {
     std::vector<std::string> names;
     for (int i = 0; i < level_count(); ++i) names.emplace_back(level_at(i)->name);

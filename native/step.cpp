@@ -23,7 +23,7 @@ void on_workers(int workers, F& task) {
 
 // Everything a step needs between its products; kept by the thread, so that a step allocates nothing.
 struct Work {
-  std::vector<float> hidden, x, q, k, v, attended, gate, up, scale, real_sum;
+  std::vector<float> hidden, branch, x, q, k, v, attended, gate, up, scale, real_sum;
   std::vector<bf16> x16;
   std::vector<std::int8_t> x8;
   std::vector<std::int32_t> sum;
@@ -125,15 +125,25 @@ void step(const Level& level, const Step& s) {
     divide(level, {list.begin(), list.size()}, in, tokens, add, s.workers);
   };
   const i64 n = s.batch * s.tokens, qs = s.heads * s.dim, kvs = s.kv_heads * s.dim;
-  for (auto [buffer, size] : {std::pair{&work.hidden, s.hidden}, {&work.q, qs}, {&work.k, kvs}, {&work.v, kvs},
+  for (auto [buffer, size] : {std::pair{&work.hidden, s.hidden}, {&work.branch, s.hidden}, {&work.q, qs}, {&work.k, kvs}, {&work.v, kvs},
                               {&work.attended, qs}, {&work.gate, s.inner}, {&work.up, s.inner}})
     if (static_cast<i64>(buffer->size()) < n * size) buffer->resize(n * size);
+  // A product of a layer that is added to what it began with, as it is or after a norm of its own.
+  const auto add = [&](const Linear& matrix, const float* norm, const Input& in) {
+    if (!norm) return multiply({{&matrix, work.hidden.data()}}, in, n, true);
+    multiply({{&matrix, work.branch.data()}}, in, n, false);
+    for (i64 t = 0; t < n; ++t) {
+      float* x = work.branch.data() + t * s.hidden;
+      level.norm(x, norm, s.hidden, s.eps, x);
+      for (i64 d = 0; d < s.hidden; ++d) work.hidden[t * s.hidden + d] += x[d];
+    }
+  };
   float *hidden = work.hidden.data(), *q = work.q.data(), *k = work.k.data(), *v = work.v.data();
 
   for (i64 t = 0; t < n; ++t)
     for (i64 d = 0, at = s.ids[t] * s.hidden; d < s.hidden; ++d)
-      hidden[t * s.hidden + d] = s.type == Type::f32 ? static_cast<const float*>(s.embedding)[at + d]
-                                                     : widen(static_cast<const bf16*>(s.embedding)[at + d]);
+      hidden[t * s.hidden + d] = s.embedding_scale * (s.type == Type::f32 ? static_cast<const float*>(s.embedding)[at + d]
+                                                                          : widen(static_cast<const bf16*>(s.embedding)[at + d]));
 
   for (i64 l = 0; l < s.layers; ++l) {
     const Block& block = s.blocks[l];
@@ -145,16 +155,16 @@ void step(const Level& level, const Step& s) {
     for (i64 t = 0; t < n; ++t) {
       const i64 b = t / s.tokens, column = s.past + t % s.tokens;
       const i64 position = std::max<i64>(0, column - (s.starts ? s.starts[b] : 0));
-      const float *cos = s.cos + position * s.rotary, *sin = s.sin + position * s.rotary;
+      const i64 angles = position * s.rotary;
       for (i64 h = 0; h < s.heads; ++h) {
         float* x = q + t * qs + h * s.dim;
         if (block.q_norm) level.norm(x, block.q_norm, s.dim, s.eps, x);
-        if (block.rotates) rotate(x, cos, sin, s.rotary);
+        if (block.cos) rotate(x, block.cos + angles, block.sin + angles, s.rotary);
       }
       for (i64 h = 0; h < s.kv_heads; ++h) {
         float* x = k + t * kvs + h * s.dim;
         if (block.k_norm) level.norm(x, block.k_norm, s.dim, s.eps, x);
-        if (block.rotates) rotate(x, cos, sin, s.rotary);
+        if (block.cos) rotate(x, block.cos + angles, block.sin + angles, s.rotary);
         const i64 at = b * cache.batch + h * cache.head + column * cache.token;
         const i64 scale = b * cache.scale_batch + h * cache.scale_head + column;
         store(level, s.cached, cache.k, at, cache.k_scale, scale, x, s.dim);
@@ -178,21 +188,22 @@ void step(const Level& level, const Step& s) {
     a.causal = true;
     a.window = block.window;
     a.scale = s.scale;
+    a.softcap = s.softcap;
     a.starts = s.starts;
     a.degree = s.cached == Type::f32 ? 5 : 3;
     a.workers = s.workers;
     decode(level, a);
-    multiply({{&block.o, hidden}}, in, n, true);
+    add(block.o, block.after_attention, in);
 
     in = work.input(n, s.hidden);
     for (i64 t = 0; t < n; ++t) level.norm(hidden + t * s.hidden, block.mlp_norm, s.hidden, s.eps, in.x + t * in.ld);
     multiply({{&block.gate, work.gate.data()}, {&block.up, work.up.data()}}, in, n, false);
     in = work.input(n, s.inner);
     for (i64 t = 0; t < n; ++t) {
-      level.gate(work.gate.data() + t * s.inner, work.up.data() + t * s.inner, s.inner);
+      level.gate(work.gate.data() + t * s.inner, work.up.data() + t * s.inner, s.inner, s.gelu);
       std::copy_n(work.gate.data() + t * s.inner, s.inner, in.x + t * in.ld);
     }
-    multiply({{&block.down, hidden}}, in, n, true);
+    add(block.down, block.after_mlp, in);
   }
 
   const i64 kept = s.batch * s.keep;

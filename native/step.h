@@ -1,4 +1,4 @@
-// The arithmetic of a model's layers: products of a matrix with vectors, RMSNorm, SwiGLU's gate.
+// The arithmetic of a model's layers: products of a matrix with vectors, RMSNorm, SwiGLU's and GeGLU's gate.
 //
 // fp32 and bf16 matrices are read as torch keeps them, row by row. int8 ones are packed: blocks of 16 rows, four columns
 // of each side by side as VNNI's dot product wants them, with a scale for every row and 64 columns. int4 ones are packed
@@ -26,8 +26,9 @@ void norm(const float* x, const float* weight, i64 n, float eps, float* y) {
   for (; d < n; ++d) y[d] = x[d] * factor * weight[d];
 }
 
-// g = silu(g) * u
-void gate(float* g, const float* u, i64 n) {
+// g = silu(g) * u, or gelu(g) * u with GELU's approximation by tanh. Both are x / (1 + e^-p) of some p.
+void gate(float* g, const float* u, i64 n, bool gelu) {
+  constexpr float SLOPE = 1.5957691216f;  // 2 sqrt(2 / pi)
   for (i64 d = 0; d < n; d += W) {
     float in[W] = {}, up[W] = {};
     const i64 here = min_of(W, n - d);
@@ -35,6 +36,7 @@ void gate(float* g, const float* u, i64 n) {
     __builtin_memcpy(up, u + d, 4 * here);
     const vf x = get<vf>(in);
     vf power = x * -LOG2E;
+    if (gelu) power *= SLOPE + SLOPE * 0.044715f * x * x;
     power = power > all(126.f) ? all(126.f) : power;
     put(in, x / (1.f + exp2_of<6>(power)) * get<vf>(up));
     __builtin_memcpy(g + d, in, 4 * here);

@@ -254,6 +254,9 @@ bool step_trial(const Level& level) {
   s.layers = 2;
   s.eps = 1e-5f;
   s.scale = 0.3f;
+  s.softcap = flip() ? 0 : 2.f;
+  s.embedding_scale = 1.5f;
+  s.gelu = flip();
   s.workers = static_cast<int>(between(1, 3));
   const i64 tokens = between(1, 6), capacity = tokens, vocabulary = between(1, 70), qs = s.heads * s.dim, kvs = s.kv_heads * s.dim;
   const bool biased = flip();
@@ -265,23 +268,23 @@ bool step_trial(const Level& level) {
     return norms.back().data();
   };
   const auto matrix = [&](i64 out, i64 in, bool with = false) { return matrices.emplace_back(weights, out, in, with).linear; };
-  std::vector<Block> blocks;
-  for (i64 l = 0; l < s.layers; ++l)
-    blocks.push_back({matrix(qs, s.hidden, biased), matrix(kvs, s.hidden, biased), matrix(kvs, s.hidden, biased),
-                      matrix(s.hidden, qs), matrix(s.inner, s.hidden), matrix(s.inner, s.hidden), matrix(s.hidden, s.inner),
-                      norm(s.hidden), norm(s.hidden), flip() ? norm(s.dim) : nullptr, flip() ? norm(s.dim) : nullptr,
-                      flip() ? 0 : between(1, 4), flip()});
-  s.blocks = blocks.data();
-  s.head = matrix(vocabulary, s.hidden);
-  s.norm = norm(s.hidden);
-  const Tensor embedding(vocabulary * s.hidden, 1);
-  s.embedding = embedding.data(s.type);
   std::vector<float> cos, sin;
   for (i64 i = 0; i < capacity * s.rotary; ++i) {
     const float angle = normal(3);
     cos.push_back(std::cos(angle)), sin.push_back(std::sin(angle));
   }
-  s.cos = cos.data(), s.sin = sin.data();
+  std::vector<Block> blocks;
+  for (i64 l = 0; l < s.layers; ++l)
+    blocks.push_back({matrix(qs, s.hidden, biased), matrix(kvs, s.hidden, biased), matrix(kvs, s.hidden, biased),
+                      matrix(s.hidden, qs), matrix(s.inner, s.hidden), matrix(s.inner, s.hidden), matrix(s.hidden, s.inner),
+                      norm(s.hidden), norm(s.hidden), flip() ? norm(s.hidden) : nullptr, flip() ? norm(s.hidden) : nullptr,
+                      flip() ? norm(s.dim) : nullptr, flip() ? norm(s.dim) : nullptr, flip() ? cos.data() : nullptr,
+                      sin.data(), flip() ? 0 : between(1, 4)});
+  s.blocks = blocks.data();
+  s.head = matrix(vocabulary, s.hidden);
+  s.norm = norm(s.hidden);
+  const Tensor embedding(vocabulary * s.hidden, 1);
+  s.embedding = embedding.data(s.type);
   std::vector<i64> ids, starts;
   for (i64 i = 0; i < s.batch * tokens; ++i) ids.push_back(between(0, vocabulary - 1));
   for (i64 b = 0; b < s.batch; ++b) starts.push_back(between(0, tokens - 1));

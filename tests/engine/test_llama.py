@@ -51,11 +51,25 @@ FITTING = {
     "qwen2": lambda: transformers.Qwen2Config(**ODD),
     "qwen3": lambda: transformers.Qwen3Config(**{**ODD, "head_dim": 128}),
     "smollm3": lambda: transformers.SmolLM3Config(**{**WIDE, "num_hidden_layers": 4}, no_rope_layer_interval=2),
+    "phi3": lambda: transformers.Phi3Config(**WIDE),
+    "phi3, window": lambda: transformers.Phi3Config(
+        **ODD,
+        sliding_window=24,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+    ),
+    "gemma2": lambda: transformers.Gemma2Config(
+        **{**WIDE, "head_dim": 32, "sliding_window": 24, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
+    ),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **{**ODD, "num_hidden_layers": 4, "head_dim": 32, "sliding_window": 24},
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e3},
+            "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6},
+        },
+    ),
 }
 OTHERS = {
-    "gemma2": lambda: transformers.Gemma2Config(**{**WIDE, "head_dim": 32, "sliding_window": 24}),
-    "gemma3": lambda: transformers.Gemma3TextConfig(**{**WIDE, "head_dim": 32, "sliding_window": 24}),
-    "phi3": lambda: transformers.Phi3Config(**WIDE),
     "gpt2": lambda: transformers.GPT2Config(vocab_size=VOCABULARY, n_embd=64, n_layer=2, n_head=4, n_positions=512),
 }
 
@@ -115,7 +129,7 @@ def test_every_cut_of_a_text_gives_transformers_scores(family: str, cuts: list[i
     close(all_logits(Llama(model), ids, cuts), wanted)
 
 
-@pytest.mark.parametrize("family", ["llama, odd sizes", "qwen3", "mistral, window"])
+@pytest.mark.parametrize("family", ["llama, odd sizes", "qwen3", "mistral, window", "phi3", "gemma2", "gemma3"])
 def test_bf16_is_as_near_to_fp32_as_transformers_is(family: str) -> None:
     needs_native()
     ids = tokens(40)
@@ -131,7 +145,7 @@ def test_bf16_is_as_near_to_fp32_as_transformers_is(family: str) -> None:
 
 def test_rows_that_begin_at_different_columns() -> None:
     needs_native()
-    for family in ("llama, odd sizes", "mistral, window"):
+    for family in ("llama, odd sizes", "mistral, window", "gemma2", "gemma3"):
         model = model_of(family)
         lengths, width = [40, 33, 1], 40
         texts = [tokens(length, seed=length)[0] for length in lengths]
@@ -150,9 +164,10 @@ def test_rows_that_begin_at_different_columns() -> None:
                 close(second[row], model(torch.cat([text, following[row]])[None]).logits[0, -1])
 
 
-def test_four_thousand_tokens() -> None:
+@pytest.mark.parametrize("family", FITTING)
+def test_four_thousand_tokens(family: str) -> None:
     needs_native()
-    model = model_of("llama, odd sizes")
+    model = model_of(family)
     ids = tokens(4000)
     with torch.inference_mode():
         wanted = model(ids, logits_to_keep=1).logits[0, -1]
@@ -271,9 +286,9 @@ def test_steps_follow_a_model_with_rounded_weights(family: str, weights: Weights
     assert float(error) < 0.03
 
 
-@pytest.mark.parametrize("family", ["llama, biases", "qwen2"])
+@pytest.mark.parametrize("family", ["llama, biases", "qwen2", "phi3", "gemma3"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("weights", "far"), [("int8", 0.05), ("int4", 0.3)])
+@pytest.mark.parametrize(("weights", "far"), [("int8", 0.05), ("int4", 0.4)])
 def test_quantized_reads_long_texts_as_it_steps(family: str, dtype: torch.dtype, weights: Weights, far: float) -> None:
     """At any cut: the same matrices, the same cache. Only the head is int8 in steps, the model's in long runs."""
     needs_native()

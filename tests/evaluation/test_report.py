@@ -256,7 +256,9 @@ def test_json_has_every_figure(rows: list[Row], tmp_path: Path) -> None:
     assert one["interval"][0] < one["mean"] < one["interval"][1]
     assert cells["silent", "t", None]["mean"] is None and cells["silent", "t", None]["failed"] == 1
     assert {"prefill_rate", "decode_rate", "peak_bytes", "cache_bytes", "cost", "input_tokens"} <= one.keys()
-    assert {"a", "b", "difference", "unit", "interval", "p", "p_adjusted", "n", "task"} == facts["differences"][0].keys()
+    assert {"a", "b", "difference", "unit", "interval", "p", "p_adjusted", "n", "task"} == facts["differences"][
+        0
+    ].keys()
     assert facts["quality_against_cost"]["unit"] == "tokens an answer"  # of `silent` no seconds are known
     assert {each["value"] for each in facts["dimensions"] if each["dimension"] == "haystack"} == {"noise", "repeated"}
 

@@ -1,8 +1,9 @@
-"""Models of Llama's build on the native kernels: Llama, Mistral, Qwen2, Qwen3, SmolLM2, SmolLM3.
+"""Models of Llama's build on the native kernels: Llama, Mistral, Qwen2/3, SmolLM2/3, Phi-3, Gemma 2/3.
 
-RMSNorm, attention with rotary positions, SwiGLU: a few tokens go through all layers in one call of `native/step.cpp`,
-which reads the weights where torch keeps them; many go layer by layer through torch's products and the native
-attention. Both write the same cache. The model itself is not changed.
+RMSNorm, attention with rotary positions, SwiGLU; in Phi-3 the matrices over the same vectors are one, and Gemma has
+GeGLU, norms behind attention and MLP, too, scaled embeddings, and caps of scores and logits. A few tokens go through
+all layers in one call of `native/step.cpp`, which reads the weights where torch keeps them; many go layer by layer
+through torch's products and the native attention. Both write the same cache. The model itself is not changed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
@@ -20,9 +21,15 @@ from longspan.engine.cache import BufferLayer, Int8Layer
 from longspan.kernels import attention, native
 from longspan.kernels.quantized import QuantizedMatrix, QuantizedProduct, Weights
 
-FAMILIES = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SmolLM3ForCausalLM"}
+FAMILIES = {
+    f"{name}ForCausalLM" for name in ("Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Phi3", "Gemma2", "Gemma3")
+}
+ANGLES = slice(-3, -1)  # where the native `Block` has the addresses of cos and sin
 STEP_TOKENS = 16  # as many go through the native step; its products take one vector after the other
 PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+JOINED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")  # Phi-3's
+OWN_WINDOW = {"MistralDecoderLayer", "Phi3DecoderLayer"}  # all their layers have the configuration's
+SILU, GELU = "silu", "gelu_pytorch_tanh"
 
 
 def fits(model: PreTrainedModel) -> bool:
@@ -36,15 +43,61 @@ def fits(model: PreTrainedModel) -> bool:
         all(p.device.type == "cpu" and p.dtype == model.dtype and p.is_contiguous() for p in parameters)
         and model.dtype in (torch.float32, torch.bfloat16)
         and all(type(linear) is nn.Linear for linear in linears)  # not quantized, no adapters
-        and config.hidden_act == "silu"
+        and activation(config) in (SILU, GELU)
+        and not getattr(config, "use_bidirectional_attention", False)
         and head_dim(config) <= native.MAX_DIM
         # These change their angles with the length of the text.
-        and config.rope_parameters["rope_type"] not in ("dynamic", "longrope")
+        and not any(each["rope_type"] in ("dynamic", "longrope") for each in rotary_parameters(config))
     )
 
 
 def paths(layer: nn.Module) -> list[str]:
-    return [f"self_attn.{name}" if hasattr(layer.self_attn, name) else f"mlp.{name}" for name in PRODUCTS]
+    """The names of a layer's matrices."""
+    names = PRODUCTS if hasattr(layer.self_attn, "q_proj") else JOINED
+    return [f"self_attn.{name}" if hasattr(layer.self_attn, name) else f"mlp.{name}" for name in names]
+
+
+def matrices(layer: nn.Module, config: Any) -> list[nn.Linear]:
+    """A layer's seven matrices, in the order of `PRODUCTS`; of joined ones their parts, where they lie."""
+    linears = [cast(nn.Linear, layer.get_submodule(name)) for name in paths(layer)]
+    if len(linears) == len(PRODUCTS):
+        return linears
+    qkv, o, gate_up, down = linears
+    queries, keys = (heads * head_dim(config) for heads in (config.num_attention_heads, config.num_key_value_heads))
+    return [*parts(qkv, [queries, keys, keys]), o, *parts(gate_up, [config.intermediate_size] * 2), down]
+
+
+def parts(linear: nn.Linear, sizes: list[int]) -> list[nn.Linear]:
+    """Linear layers of so many rows each, with views of a larger one's weights."""
+    made = []
+    for weight in linear.weight.detach().split(sizes):
+        part = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        part.weight = nn.Parameter(weight, requires_grad=False)
+        made.append(part)
+    return made
+
+
+def activation(config: Any) -> str:
+    return str(getattr(config, "hidden_activation", None) or config.hidden_act)
+
+
+def rotary_parameters(config: Any) -> list[dict[str, Any]]:
+    """One set for all layers, or one for each type of layer."""
+    given = config.rope_parameters
+    return [given] if "rope_type" in given else [each for each in given.values() if each]
+
+
+def norms_of(layer: nn.Module) -> tuple[nn.Module, nn.Module | None, nn.Module, nn.Module | None]:
+    """Before attention and behind it, before the MLP and behind it."""
+    own: Any = layer
+    if hasattr(layer, "pre_feedforward_layernorm"):
+        return (
+            own.input_layernorm,
+            own.post_attention_layernorm,
+            own.pre_feedforward_layernorm,
+            own.post_feedforward_layernorm,
+        )
+    return own.input_layernorm, None, own.post_attention_layernorm, None
 
 
 def head_dim(config: Any) -> int:
@@ -55,7 +108,7 @@ def window_of(layer: nn.Module, config: Any) -> int | None:
     """How many keys a layer's queries see, or None for all."""
     if hasattr(layer.self_attn, "sliding_window"):
         return cast("int | None", layer.self_attn.sliding_window)
-    return getattr(config, "sliding_window", None) if type(layer).__name__ == "MistralDecoderLayer" else None
+    return getattr(config, "sliding_window", None) if type(layer).__name__ in OWN_WINDOW else None
 
 
 class Llama:
@@ -72,31 +125,51 @@ class Llama:
         self.layers = list(model.model.layers)
         self.dim = head_dim(config)
         self.windows = [window_of(layer, config) for layer in self.layers]
-        self.rotates = [bool(getattr(layer.self_attn, "use_rope", True)) for layer in self.layers]
+        # By which angles a layer rotates, if at all: types of layers may have their own (Gemma 3).
+        self._typed = "rope_type" not in config.rope_parameters
+        self.angles = [
+            (str(layer.self_attn.layer_type) if self._typed else "all")
+            if getattr(layer.self_attn, "use_rope", True)
+            else None
+            for layer in self.layers
+        ]
+        family = type(model).__name__
+        self._gelu = activation(config) == GELU
+        self._norm_from = 1 if family.startswith("Gemma") else 0  # Gemma's norms add it to their weights
+        # Gemma 3's attention has the setting and does not use it.
+        self._softcap = config.attn_logit_softcapping if family == "Gemma2ForCausalLM" else None
+        self._logit_softcap = getattr(config, "final_logit_softcapping", None)
+        scale = getattr(model.model.embed_tokens, "embed_scale", None)
+        self._embedding_scale = 1.0 if scale is None else float(scale.to(model.dtype))
         self.weights = weights
         self.cached = torch.int8 if weights else model.dtype  # type of keys and values
         self._kept: list[
             Tensor | QuantizedMatrix
         ] = []  # whatever the addresses below point to and the model does not own
-        self._cos = self._sin = torch.empty(0)
+        self._positions = self._rotary = 0
+        self._tables: dict[str, tuple[Tensor, Tensor]] = {}  # cos and sin [positions, rotary] of each set of angles
         self.products: list[Products] = []
         rows = []
-        for layer, window, rotates in zip(self.layers, self.windows, self.rotates, strict=True):
-            linears = [layer.get_submodule(name) for name in paths(layer)]
+        for layer, window in zip(self.layers, self.windows, strict=True):
+            linears = matrices(layer, config)
             natives = [self._linear(linear, weights) for linear in linears]
             self.products.append(Products(linears, natives if weights else None))
             row = [number for linear in natives for number in linear]
+            before_attention, after_attention, before_mlp, after_mlp = norms_of(layer)
+            own = layer.self_attn
             for norm in (
-                layer.input_layernorm,
-                layer.post_attention_layernorm,
-                getattr(layer.self_attn, "q_norm", None),
-                getattr(layer.self_attn, "k_norm", None),
+                before_attention,
+                before_mlp,
+                after_attention,
+                after_mlp,
+                getattr(own, "q_norm", None),
+                getattr(own, "k_norm", None),
             ):
-                row.append(0 if norm is None else self._float(norm.weight))
-            rows.append([*row, window or 0, int(rotates)])
+                row.append(0 if norm is None else self._float(norm.weight.float() + self._norm_from))
+            rows.append([*row, 0, 0, window or 0])  # `_reach` fills ANGLES in
         self._blocks = torch.tensor(rows, dtype=torch.int64)
         self._head = torch.tensor(self._linear(model.lm_head, "int8" if weights else None), dtype=torch.int64)
-        self._norm = self._float(model.model.norm.weight)
+        self._norm = self._float(model.model.norm.weight.float() + self._norm_from)
 
     @property
     def nbytes(self) -> int:
@@ -148,13 +221,7 @@ class Llama:
         logits = torch.empty(batch, keep, self.model.lm_head.out_features, dtype=torch.float32)
         native.step(
             (native.TYPES[self.model.dtype], native.TYPES[self.cached]),
-            (
-                self._blocks.data_ptr(),
-                self._norm,
-                self.model.model.embed_tokens.weight.data_ptr(),
-                self._cos.data_ptr(),
-                self._sin.data_ptr(),
-            ),
+            (self._blocks.data_ptr(), self._norm, self.model.model.embed_tokens.weight.data_ptr()),
             (
                 len(self.layers),
                 config.hidden_size,
@@ -162,16 +229,16 @@ class Llama:
                 config.num_key_value_heads,
                 self.dim,
                 config.intermediate_size,
-                self._cos.shape[1],
+                self._rotary,
+                int(self._gelu),
             ),
-            config.rms_norm_eps,
-            self.layers[0].self_attn.scaling,
+            (config.rms_norm_eps, self.layers[0].self_attn.scaling, self._softcap or 0.0, self._embedding_scale),
             self._head.data_ptr(),
             cached.data_ptr(),
             (ids.data_ptr(), 0 if starts is None else starts.data_ptr(), logits.data_ptr()),
             (batch, tokens, past, keep),
         )
-        return logits
+        return self._capped(logits)
 
     def _prefill(self, ids: Tensor, cache: Cache, starts: Tensor | None, keep: int) -> Tensor:
         """Layer by layer: the model's own modules, and the native attention."""
@@ -180,33 +247,52 @@ class Llama:
         columns = torch.arange(past, past + tokens)
         positions = (columns[None] - (0 if starts is None else starts[:, None])).clamp(min=0)
         dtype = self.model.dtype
-        cos, sin = self._cos[positions].to(dtype)[:, None], self._sin[positions].to(dtype)[:, None]
+        angles = {
+            kind: (cos[positions].to(dtype)[:, None], sin[positions].to(dtype)[:, None])
+            for kind, (cos, sin) in self._tables.items()
+        }
         x = self.model.model.embed_tokens(ids)
-        layers = zip(self.layers, self.products, self.windows, self.rotates, cache.layers, strict=True)
-        for layer, products, window, rotates, held in layers:
+        layers = zip(self.layers, self.products, self.windows, self.angles, cache.layers, strict=True)
+        for layer, products, window, kind, held in layers:
             own = layer.self_attn
-            q, k, v = (y.view(batch, tokens, -1, self.dim) for y in products.qkv(layer.input_layernorm(x)))
+            before_attention, after_attention, before_mlp, after_mlp = norms_of(layer)
+            q, k, v = (y.view(batch, tokens, -1, self.dim) for y in products.qkv(before_attention(x)))
             if hasattr(own, "q_norm"):
                 q, k = own.q_norm(q), own.k_norm(k)
             q, k = q.transpose(1, 2), k.transpose(1, 2)
-            if rotates:
-                q, k = rotated(q, cos, sin), rotated(k, cos, sin)
+            if kind is not None:
+                q, k = rotated(q, *angles[kind]), rotated(k, *angles[kind])
             keys, values, *scales = held.update(k, v.transpose(1, 2))
             rounding = dict(zip(("k_scale", "v_scale"), scales, strict=False))
-            out, _ = attention(q, keys, values, **rounding, window=window, scale=own.scaling, starts=starts)
-            x = x + products.o(out.transpose(1, 2).reshape(batch, tokens, -1))[0]
-            gate, up = products.gate_up(layer.post_attention_layernorm(x))
-            x = x + products.down(silu(gate).mul_(up))[0]
-        logits: Tensor = self.model.lm_head(self.model.model.norm(x[:, -keep:]))
-        return logits
+            out, _ = attention(
+                q, keys, values, **rounding, window=window, scale=own.scaling, softcap=self._softcap, starts=starts
+            )
+            out = products.o(out.transpose(1, 2).reshape(batch, tokens, -1))[0]
+            x = x + (out if after_attention is None else after_attention(out))
+            gate, up = products.gate_up(before_mlp(x))
+            gate = gelu(gate, approximate="tanh") if self._gelu else silu(gate)
+            out = products.down(gate.mul_(up))[0]
+            x = x + (out if after_mlp is None else after_mlp(out))
+        return self._capped(self.model.lm_head(self.model.model.norm(x[:, -keep:])))
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        cap = self._logit_softcap
+        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
     def _reach(self, positions: int) -> None:
-        """Make the angles' table long enough; cos and sin are rounded as the model rounds them."""
-        if positions <= len(self._cos):
+        """Make the angles' tables long enough; cos and sin are rounded as the model rounds them."""
+        if positions <= self._positions:
             return
-        ids = torch.arange(max(positions, 2 * len(self._cos), 1024))[None]
-        cos, sin = self.model.model.rotary_emb(torch.empty(1, dtype=self.model.dtype), ids)
-        self._cos, self._sin = cos[0].float().contiguous(), sin[0].float().contiguous()
+        self._positions = max(positions, 2 * self._positions, 1024)
+        ids, like = torch.arange(self._positions)[None], torch.empty(1, dtype=self.model.dtype)
+        for kind in {kind for kind in self.angles if kind is not None}:
+            told = (kind,) if self._typed else ()
+            cos, sin = self.model.model.rotary_emb(like, ids, *told)
+            self._tables[kind] = cos[0].float().contiguous(), sin[0].float().contiguous()
+            self._rotary = cos.shape[-1]
+        for row, kind in zip(self._blocks, self.angles, strict=True):
+            if kind is not None:
+                row[ANGLES] = torch.tensor([table.data_ptr() for table in self._tables[kind]])
 
     def _linear(self, linear: nn.Linear, weights: Weights | None) -> list[int]:
         """The native `Linear`: addresses of weights, scales and bias, the shape and the type."""
@@ -243,5 +329,7 @@ def plain_product(linears: Sequence[nn.Module]) -> Product:
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The first numbers of each head, as many as have angles."""
+    x, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.cat((x * cos + torch.cat((-second, first), dim=-1) * sin, rest), dim=-1)

@@ -25,7 +25,7 @@ try:
     _native = importlib.import_module("longspan.kernels._native")
 except ImportError:  # not built, or built for another machine
     _native = None
-INTERFACE = 7  # an editable installation may hold a build of older sources: that counts as none
+INTERFACE = 8  # an editable installation may hold a build of older sources: that counts as none
 if _native is not None and getattr(_native, "INTERFACE", None) != INTERFACE:
     _native = None
 
@@ -245,8 +245,7 @@ def step(
     types: tuple[int, int],
     model: tuple[int, ...],
     shape: tuple[int, ...],
-    eps: float,
-    scale: float,
+    numbers: tuple[float, ...],
     head: int,
     cache: int,
     call: tuple[int, ...],
@@ -257,7 +256,7 @@ def step(
     `longspan.engine.llama` knows what the addresses and numbers are.
     """
     workers = min(torch.get_num_threads(), MAX_WORKERS)
-    _native.step(_level, types, model, shape, eps, scale, head, cache, call, size, workers)
+    _native.step(_level, types, model, shape, numbers, head, cache, call, size, workers)
 
 
 def products(x: Tensor, matrices: Tensor, outs: Sequence[int]) -> list[Tensor]:
