@@ -156,20 +156,12 @@ class Llama:
             self.products.append(Products(linears, natives if weights else None))
             row = [number for linear in natives for number in linear]
             before_attention, after_attention, before_mlp, after_mlp = norms_of(layer)
-            own = layer.self_attn
-            for norm in (
-                before_attention,
-                before_mlp,
-                after_attention,
-                after_mlp,
-                getattr(own, "q_norm", None),
-                getattr(own, "k_norm", None),
-            ):
-                row.append(0 if norm is None else self._float(norm.weight.float() + self._norm_from))
+            heads = (getattr(layer.self_attn, name, None) for name in ("q_norm", "k_norm"))
+            row += map(self._norm_of, (before_attention, before_mlp, after_attention, after_mlp, *heads))
             rows.append([*row, 0, 0, window or 0])  # `_reach` fills ANGLES in
         self._blocks = torch.tensor(rows, dtype=torch.int64)
         self._head = torch.tensor(self._linear(model.lm_head, "int8" if weights else None), dtype=torch.int64)
-        self._norm = self._float(model.model.norm.weight.float() + self._norm_from)
+        self._norm = self._norm_of(model.model.norm)
 
     @property
     def nbytes(self) -> int:
@@ -290,9 +282,9 @@ class Llama:
             cos, sin = self.model.model.rotary_emb(like, ids, *told)
             self._tables[kind] = cos[0].float().contiguous(), sin[0].float().contiguous()
             self._rotary = cos.shape[-1]
-        for row, kind in zip(self._blocks, self.angles, strict=True):
-            if kind is not None:
-                row[ANGLES] = torch.tensor([table.data_ptr() for table in self._tables[kind]])
+        for row, used in zip(self._blocks, self.angles, strict=True):
+            if used is not None:
+                row[ANGLES] = torch.tensor([table.data_ptr() for table in self._tables[used]])
 
     def _linear(self, linear: nn.Linear, weights: Weights | None) -> list[int]:
         """The native `Linear`: addresses of weights, scales and bias, the shape and the type."""
@@ -302,6 +294,9 @@ class Llama:
             return matrix.row
         bias = 0 if linear.bias is None else self._float(linear.bias)
         return [linear.weight.data_ptr(), 0, bias, *linear.weight.shape, native.TYPES[self.model.dtype]]
+
+    def _norm_of(self, norm: nn.Module | None) -> int:
+        return 0 if norm is None else self._float(cast(Tensor, norm.weight).float() + self._norm_from)
 
     def _float(self, x: Tensor) -> int:
         x = x.detach().float().contiguous()

@@ -78,8 +78,8 @@ class LocalLLM:
         )
         if weights and not engine.native:
             raise LongspanError(
-                f"{name} cannot run in {weights} here: that takes a model of Llama's build (Llama, Mistral, Qwen2/3, Phi-3, "
-                "Gemma 2/3, SmolLM) on a CPU with the native kernels (`longspan doctor`)."
+                f"{name} cannot run in {weights} here: that takes a model of Llama's build (Llama, Mistral, Qwen2/3, "
+                "Phi-3, Gemma 2/3, SmolLM) on a CPU with the native kernels (`longspan doctor`)."
             )
         engine.release()
         return engine
