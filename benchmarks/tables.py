@@ -28,6 +28,7 @@ NEEDS = {  # a table whose results are not there yet stays as it is
     "speed": ("ask-speed.json",),
     "evaluation": ("smollm2/report.json", "smollm2/effective.json"),
     "engine": ("engine.json",),
+    "engine-int4": ("engine-int4.json",),
     "serving": ("serving.json",),
     "kernels": ("kernels.json",),
     "workflows": ("workflows.json",),
@@ -99,11 +100,11 @@ def evaluation() -> str:
     return "\n".join(lines)
 
 
-def engine() -> str:
+def engine(file: str = "engine.json") -> str:
     """The engine beside its peers."""
     import engine as benchmark
 
-    return benchmark.table(json.loads((RESULTS / "engine.json").read_text(encoding="utf-8"))["rows"])
+    return benchmark.table(json.loads((RESULTS / file).read_text(encoding="utf-8"))["rows"])
 
 
 def kernels() -> str:
@@ -208,6 +209,7 @@ def main() -> None:
         "speed": speed,
         "evaluation": evaluation,
         "engine": engine,
+        "engine-int4": lambda: engine("engine-int4.json"),
         "serving": serving,
         "kernels": kernels,
         "workflows": workflows,

@@ -70,7 +70,7 @@ def matrices(layer: nn.Module, config: Any) -> list[nn.Linear]:
 def parts(linear: nn.Linear, sizes: list[int]) -> list[nn.Linear]:
     """Linear layers of so many rows each, with views of a larger one's weights."""
     made = []
-    for weight in linear.weight.detach().split(sizes):
+    for weight in torch.split(linear.weight.detach(), sizes):
         part = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         part.weight = nn.Parameter(weight, requires_grad=False)
         made.append(part)
