@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import pytest
 
 from longspan.engine import Engine
@@ -37,3 +40,11 @@ def test_a_tiny_model_is_measured(llama: LoadedModel, monkeypatch: pytest.Monkey
     ]  # fmt: skip
     assert all(line.measured > 0 and line.bound > 0 and line.share > 0 for line in lines)
     assert STEPS > 1
+
+
+def test_work_is_the_same_after_weights_are_let_go_of(llama: LoadedModel) -> None:
+    """`longspan bench` measures such an engine."""
+    whole = Engine(dataclasses.replace(llama, model=copy.deepcopy(llama.model)), weights="int8")
+    wanted = Work.of(whole)
+    whole.release()
+    assert wanted.matrices > 0 and Work.of(whole) == wanted

@@ -324,7 +324,11 @@ def plain_product(linears: Sequence[nn.Module]) -> Product:
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The first numbers of each head, as many as have angles."""
-    x, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((x * cos + torch.cat((-second, first), dim=-1) * sin, rest), dim=-1)
+    """Heads x [..., dim], of which the first numbers, as many as have angles [..., rotary], are turned in halves."""
+    half = cos.shape[-1] // 2
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    turned = (
+        first * cos[..., :half] - second * sin[..., :half],
+        second * cos[..., half:] + first * sin[..., half:],
+    )
+    return torch.cat((*turned, rest), dim=-1)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from longspan.engine.engine import Engine
 from longspan.engine.llama import head_dim
@@ -93,7 +94,8 @@ class Work:
     def of(cls, engine: Engine) -> Work:
         model, config = engine.model, engine.model.config.get_text_config(decoder=True)
         heads, dim = config.num_attention_heads, head_dim(config)
-        inside = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name)
+        linears = (x for name, x in model.named_modules() if isinstance(x, nn.Linear) and ".layers." in name)
+        inside = sum(x.in_features * x.out_features for x in linears)  # not by their weights: those may be let go of
         head = config.vocab_size * config.hidden_size
         # int8 has a scale of 4 bytes for 64 weights, int4 one for 32, and its head is int8.
         width = {None: model.dtype.itemsize, "int8": 17 / 16, "int4": 5 / 8}[engine.weights]
